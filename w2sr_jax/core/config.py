@@ -1,0 +1,208 @@
+"""Typed config dataclasses: one per concern here, one per stage in stage_config.py.
+
+A config is a plain nested dataclass that a file's `get_config()` returns. `validate(config)` is the first line of
+every stage: it type-checks each field and calls each part's own `check()`, after the command line's overrides.
+`opt(default, "help")` carries the text that `w2sr STAGE --help` prints, so a field is described in one place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from typing import Any, Literal
+
+from w2sr_jax.core.errors import UsageError
+
+
+def opt(default: Any = dataclasses.MISSING, help: str = "", **limits: Any) -> Any:
+    """A dataclass field with its help text; `minimum`, `maximum` and `choices` are checked by `validate`.
+
+    A callable default is a factory. Without a default the field is required (and an empty string is refused).
+    """
+    metadata = {"help": help} | limits
+    if default is dataclasses.MISSING:
+        return dataclasses.field(default="", metadata=metadata | {"required": True})
+    if callable(default):
+        return dataclasses.field(default_factory=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class MeshConfig:
+    """Devices along each mesh axis; one of them may be -1 (all that are left)."""
+
+    data: int = opt(1, "replicas: batch split, parameters copied")
+    fsdp: int = opt(-1, "batch and parameters split")
+    tensor: int = opt(1, "heads, ffn and vocabulary split")
+
+    def check(self) -> None:
+        sizes = (self.data, self.fsdp, self.tensor)
+        if sum(s == -1 for s in sizes) > 1 or any(s < 1 and s != -1 for s in sizes):
+            raise UsageError(f"mesh: sizes must be positive, with at most one -1, got {sizes}")
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class SamplingConfig:
+    """How an engine turns logits into tokens. temperature 0 is greedy."""
+
+    max_tokens: int = opt(1024, "longest response, in tokens", minimum=1)
+    temperature: float = opt(0.0, "0 is greedy", minimum=0.0)
+    top_p: float = opt(1.0, "nucleus mass kept", minimum=1e-6, maximum=1.0)
+    top_k: int = opt(0, "tokens kept; 0 keeps all", minimum=0)
+    n: int = opt(1, "samples per prompt", minimum=1)
+    seed: int = opt(0, "base seed; each (problem, sample) draws from its own stream", minimum=0)
+
+    def check(self) -> None:
+        if self.temperature == 0 and self.n > 1:
+            raise UsageError("sampling: n > 1 needs temperature > 0, greedy samples are all the same")
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class DecodeConfig:
+    """How the engine runs, apart from what it samples."""
+
+    dtype: str = opt("bfloat16", "weights and activations", choices=("bfloat16", "float32"))
+    batch_size: int = opt(64, "sequences decoded together", minimum=1)
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW with a warm-up and a schedule (the official SFT recipe is the default)."""
+
+    learning_rate: float = opt(1e-5, "peak", minimum=0.0)
+    schedule: str = opt("cosine", "after the warm-up", choices=("cosine", "linear", "constant"))
+    final_fraction: float = opt(
+        0.0, "learning rate at the last step, as a fraction of the peak", minimum=0.0, maximum=1.0
+    )
+    warmup_ratio: float = opt(0.1, "share of all steps", minimum=0.0, maximum=1.0)
+    b1: float = opt(0.9, "first-moment decay", minimum=0.0, maximum=1.0)
+    b2: float = opt(0.999, "second-moment decay", minimum=0.0, maximum=1.0)
+    eps: float = opt(1e-8, "added to the root of the second moment", minimum=0.0)
+    weight_decay: float = opt(0.0, "decoupled; on matrices only, not on norms and biases", minimum=0.0)
+    clip_norm: float = opt(1.0, "global gradient norm; 0 is off", minimum=0.0)
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class CheckpointConfig:
+    """When the training state is saved; a last save always happens."""
+
+    every_steps: int = opt(100, "0 saves only at the end", minimum=0)
+    keep_last: int = opt(2, "older ones are deleted", minimum=1)
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class PriceConfig:
+    """What the ledger charges for a device. The default charges nothing, and says so."""
+
+    usd_per_device_hour: float = opt(0.0, "0 leaves the cost column empty", minimum=0.0)
+    source: str = opt("", "where and when the price was read")
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class DataConfig:
+    """What `data.pipeline.make_pipeline` feeds to SFT."""
+
+    problems: str = opt(help="problems.jsonl, a benchmark file, or hf:DATASET_ID[:SPLIT]")
+    traces: str = opt(help="graded or raw traces (JSONL), as `filter` or `distill` write them")
+    template: str = opt("qwen-boxed", "prompt template, see data/chat.py")
+    max_length: int = opt(4096, "tokens of a packed row", minimum=8)
+    batch_size: int = opt(128, "packed rows per optimizer step, over all processes", minimum=1)
+    packing: bool = opt(True, "several examples in a row (False: one each)")
+    overlong: str = opt("drop", "an example longer than max_length", choices=("drop", "truncate", "error"))
+    seed: int = opt(0, "shuffling", minimum=0)
+
+
+def validate(config: Any, path: str = "config") -> None:
+    """Checks types, limits and cross-field rules of a config and of everything nested in it.
+
+    Raises:
+        UsageError: one line that names the key and the value.
+    """
+    kinds = typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value, key, limits = getattr(config, field.name), f"{path}.{field.name}", field.metadata
+        if dataclasses.is_dataclass(value):
+            validate(value, key)
+            continue
+        if not _fits(value, kinds[field.name]):
+            raise UsageError(f"{key}: expected {_name(kinds[field.name])}, got {value!r}")
+        if limits.get("required") and value == "":
+            raise UsageError(f"{key}: required ({limits['help']}); set it with --{key}=...")
+        if "choices" in limits and value not in limits["choices"]:
+            raise UsageError(f"{key}: must be one of {', '.join(map(str, limits['choices']))}, got {value!r}")
+        if "minimum" in limits and value < limits["minimum"]:
+            raise UsageError(f"{key}: must be at least {limits['minimum']}, got {value}")
+        if "maximum" in limits and value > limits["maximum"]:
+            raise UsageError(f"{key}: must be at most {limits['maximum']}, got {value}")
+    if hasattr(type(config), "check"):
+        config.check()
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return True
+    if origin in (types.UnionType, typing.Union):
+        return any(_fits(value, a) for a in args)
+    if origin is tuple:
+        if len(args) == 2 and args[1] is ...:
+            return isinstance(value, tuple) and all(_fits(v, args[0]) for v in value)
+        return isinstance(value, tuple) and len(value) == len(args) and all(map(_fits, value, args))
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(k, args[0]) and _fits(v, args[1]) for k, v in value.items())
+    if origin is Literal:
+        return value in args
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _name(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The config as JSON values, keys in the order of declaration."""
+    return _plain(dataclasses.asdict(config))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """{"a.b": value} of nested dicts, for naming the keys in which two configs differ."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {
+        k: v for key, inner in value.items() for k, v in flatten(inner, f"{prefix}.{key}" if prefix else key).items()
+    }
+
+
+def describe(config_type: Any, prefix: str = "config") -> list[str]:
+    """Lines `--config.key=default  help`, for `w2sr STAGE --help`."""
+    lines = []
+    kinds = typing.get_type_hints(config_type)
+    for field in dataclasses.fields(config_type):
+        key, kind = f"{prefix}.{field.name}", kinds[field.name]
+        if dataclasses.is_dataclass(kind):
+            lines += describe(kind, key)
+            continue
+        required = field.metadata.get("required")
+        if required:
+            default = "(required)"
+        elif field.default is not dataclasses.MISSING:
+            default = str(field.default)
+        else:
+            default = str(field.default_factory())  # type: ignore[misc]
+        choices = field.metadata.get("choices", ())
+        extra = f" [{'|'.join(map(str, choices))}]" if len(choices) > 1 else ""
+        lines.append(f"  --{key}={default}".ljust(50) + f" {field.metadata.get('help', '')}{extra}")
+    return lines

@@ -1,0 +1,9 @@
+"""The two ways a run ends on purpose. runtime.py prints either as one line, without a traceback."""
+
+
+class W2SRError(Exception):
+    """Something outside the code is wrong (a file, a tensor, a disk); the message names it. Exit code 1."""
+
+
+class UsageError(W2SRError):
+    """The command line or the config is wrong; the message names the key. Exit code 2."""

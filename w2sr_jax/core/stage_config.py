@@ -1,0 +1,223 @@
+"""One config dataclass per stage. Paths are local; a model is a Hugging Face directory, a hub id or a training workdir."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from w2sr_jax.core.config import (
+    CheckpointConfig,
+    DataConfig,
+    DecodeConfig,
+    MeshConfig,
+    OptimizerConfig,
+    PriceConfig,
+    SamplingConfig,
+    opt,
+)
+from w2sr_jax.core.errors import UsageError
+
+ENGINES = ("jax",)
+HYGIENE_FLAGS = ("length_stop", "loop", "missing_box", "text_after_answer", "script_mixing", "url_or_html")
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class ConvertConfig:
+    """`w2sr convert`: a Hugging Face model read, checked tensor by tensor, and written again."""
+
+    model: str = opt(help="Hugging Face directory, hub id or training workdir")
+    dtype: str = opt("bfloat16", "of the tensors written", choices=("bfloat16", "float32"))
+    max_shard_gb: float = opt(5.0, "size of one safetensors file, in GB", minimum=1e-6)
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class DistillConfig:
+    """`w2sr distill`: a teacher writes traces for problems."""
+
+    model: str = opt(help="the teacher")
+    problems: str = opt(help="problems.jsonl, a benchmark file, or hf:DATASET_ID[:SPLIT]")
+    limit: int = opt(0, "first so many problems; 0 is all", minimum=0)
+    template: str = opt("qwen-boxed", "prompt template, see data/chat.py")
+    response_prefix: str = opt("", "text that every response is made to begin with")
+    sampling: SamplingConfig = opt(SamplingConfig, "")
+    engine: str = opt("jax", "what generates text", choices=ENGINES)
+    decode: DecodeConfig = opt(DecodeConfig, "")
+    mesh: MeshConfig = opt(MeshConfig, "")
+    price: PriceConfig = opt(PriceConfig, "")
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class FilterConfig:
+    """`w2sr filter`: traces graded and split into all, correct and incorrect."""
+
+    problems: str = opt(help="the problems that the traces answer")
+    traces: str = opt(help="traces.jsonl of `distill`")
+    gates: tuple[str, ...] = opt((), "hygiene flags whose traces are left out of every subset")
+    match_size: bool = opt(False, "draw correct and incorrect to one size")
+    max_traces: int = opt(0, "draw every subset down to at most this size; 0 is no limit", minimum=0)
+    seed: int = opt(0, "of the draws", minimum=0)
+    workers: int = opt(2, "grading processes", minimum=1)
+    deadline_s: float = opt(10.0, "longest time for one response, in seconds", minimum=0.1)
+    price: PriceConfig = opt(PriceConfig, "")
+
+    def check(self) -> None:
+        for gate in self.gates:
+            if gate not in HYGIENE_FLAGS:
+                raise UsageError(f"config.gates: {gate!r} is not a hygiene flag ({', '.join(HYGIENE_FLAGS)})")
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class TrainConfig:
+    """What SFT and GRPO share on the way through a model: memory, numerics and when to save."""
+
+    dtype: str = opt(
+        "bfloat16", "of activations; master weights and moments are float32", choices=("bfloat16", "float32")
+    )
+    remat: str = opt("full", "what the backward pass recomputes", choices=("none", "full"))
+    scan_layers: bool = opt(True, "one compiled layer body (False: unrolled, faster on CPU, slower to compile)")
+    loss_chunk: int = opt(512, "tokens per row whose logits exist at once", minimum=1)
+    grad_accum: int = opt(1, "microbatches per optimizer step", minimum=1)
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class SFTConfig:
+    """`w2sr sft`: full-parameter NLL on response tokens and the closing EOS."""
+
+    model: str = opt(help="the student to start from")
+    data: DataConfig = opt(DataConfig, "")
+    epochs: float = opt(1.0, "passes over the packed rows; ignored when steps is set", minimum=0.0)
+    steps: int = opt(0, "optimizer steps; 0 derives them from epochs", minimum=0)
+    optimizer: OptimizerConfig = opt(OptimizerConfig, "")
+    train: TrainConfig = opt(TrainConfig, "")
+    checkpoint: CheckpointConfig = opt(CheckpointConfig, "")
+    export_dtype: str = opt("bfloat16", "of export/", choices=("bfloat16", "float32"))
+    mesh: MeshConfig = opt(MeshConfig, "")
+    price: PriceConfig = opt(PriceConfig, "")
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class GRPOLossConfig:
+    """The policy-gradient loss (DeepSeekMath eq. 3) and its later variants."""
+
+    advantage: str = opt("grpo", "grpo: (r-mean)/(std+1e-6); dr_grpo: r-mean", choices=("grpo", "dr_grpo"))
+    ratio: str = opt("token", "token: GRPO; sequence: GSPO", choices=("token", "sequence"))
+    aggregate: str = opt(
+        "token_mean",
+        "token_mean over the batch; sequence_mean; constant: sum/max_tokens (Dr.GRPO)",
+        choices=("token_mean", "sequence_mean", "constant"),
+    )
+    clip_low: float = opt(0.2, "ratio may fall to 1-clip_low", minimum=0.0, maximum=1.0)
+    clip_high: float = opt(0.2, "ratio may rise to 1+clip_high (DAPO: 0.28)", minimum=0.0)
+    kl: float = opt(1e-4, "weight of the k3 KL to the frozen reference; 0 loads no reference", minimum=0.0)
+    entropy: float = opt(0.0, "weight of the entropy bonus", minimum=0.0)
+    tis_cap: float = opt(0.0, "truncated importance sampling against the sampler's logprobs; 0 is off", minimum=0.0)
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class GRPOConfig:
+    """`w2sr grpo`: reinforcement learning with verifiable rewards, the expensive ceiling."""
+
+    model: str = opt(help="the policy to start from, which is also the frozen reference")
+    problems: str = opt(help="training problems")
+    template: str = opt("qwen-boxed", "prompt template, see data/chat.py")
+    steps: int = opt(100, "most rollout steps", minimum=1)
+    prompts_per_step: int = opt(1024, "problems asked per rollout", minimum=1)
+    minibatch_prompts: int = opt(256, "problems per optimizer update", minimum=1)
+    epochs_per_step: int = opt(1, "passes over one rollout", minimum=1)
+    sampling: SamplingConfig = opt(lambda: SamplingConfig(max_tokens=8192, temperature=1.0, n=8), "")
+    loss: GRPOLossConfig = opt(GRPOLossConfig, "")
+    dynamic_sampling: bool = opt(False, "ask again for groups without variance (DAPO)")
+    max_resamples: int = opt(3, "rounds of asking again per step", minimum=0)
+    overlong_buffer: int = opt(
+        0, "soft penalty over the last so many tokens before max_tokens (DAPO); 0 is off", minimum=0
+    )
+    optimizer: OptimizerConfig = opt(
+        lambda: OptimizerConfig(learning_rate=5e-7, schedule="constant", warmup_ratio=0.0, weight_decay=1e-2), ""
+    )
+    train: TrainConfig = opt(TrainConfig, "")
+    engine: str = opt("jax", "what generates text", choices=ENGINES)
+    decode: DecodeConfig = opt(DecodeConfig, "")
+    checkpoint: CheckpointConfig = opt(lambda: CheckpointConfig(every_steps=10), "")
+    validation: str = opt("", "problems for the convergence rule (greedy Pass@1); empty runs all steps")
+    validate_every: int = opt(10, "rollout steps between validations", minimum=1)
+    patience: int = opt(3, "stop after so many validations without a gain of min_gain; the best is exported", minimum=1)
+    min_gain: float = opt(0.01, "smallest rise of validation Pass@1 that counts", minimum=0.0)
+    stop_at_reward: float = opt(0.0, "stop once validation Pass@1 reaches this; 0 is off", minimum=0.0, maximum=1.0)
+    grading_workers: int = opt(2, "grading processes", minimum=1)
+    deadline_s: float = opt(10.0, "longest time for grading one response, in seconds", minimum=0.1)
+    export_dtype: str = opt("bfloat16", "of export/", choices=("bfloat16", "float32"))
+    seed: int = opt(0, "order of the problems", minimum=0)
+    mesh: MeshConfig = opt(MeshConfig, "")
+    price: PriceConfig = opt(PriceConfig, "")
+
+    def check(self) -> None:
+        if self.sampling.n < 2:
+            raise UsageError(f"config.sampling.n: a group needs at least 2 samples, got {self.sampling.n}")
+        if self.prompts_per_step % self.minibatch_prompts:
+            raise UsageError(
+                f"config.minibatch_prompts: {self.minibatch_prompts} does not divide "
+                f"prompts_per_step={self.prompts_per_step}"
+            )
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class EvaluateConfig:
+    """`w2sr evaluate`: Pass@1 (greedy) or avg@k and unbiased pass@k (sampled) on one benchmark."""
+
+    model: str = opt(help="Hugging Face directory, hub id or training workdir")
+    problems: str = opt(help="a benchmark file or problems.jsonl")
+    benchmark: str = opt("", "name in the report; empty takes the file's name")
+    limit: int = opt(0, "first so many problems; 0 is all", minimum=0)
+    template: str = opt("qwen-boxed", "prompt template, see data/chat.py")
+    response_prefix: str = opt("", "text that every response is made to begin with (a forced mode)")
+    sampling: SamplingConfig = opt(SamplingConfig, "")
+    engine: str = opt("jax", "what generates text", choices=ENGINES)
+    decode: DecodeConfig = opt(DecodeConfig, "")
+    workers: int = opt(2, "grading processes", minimum=1)
+    deadline_s: float = opt(10.0, "longest time for grading one response, in seconds", minimum=0.1)
+    mesh: MeshConfig = opt(MeshConfig, "")
+    price: PriceConfig = opt(PriceConfig, "")
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class ReportConfig:
+    """`w2sr report`: either arms (one experiment) or reports (several seeds of it) are set.
+
+    A route is a list of stage workdirs whose ledger lines are summed: what it costs to get that arm's model.
+    """
+
+    title: str = opt("Weak-to-strong reasoning", "of the page")
+    arms: dict[str, tuple[str, ...]] = opt(dict, "arm -> evaluate workdirs, one per benchmark")
+    baselines: tuple[str, ...] = opt(
+        (), "arms that need no training (a forced mode): shown beside RGR, own decoding allowed"
+    )
+    base: str = opt("base", "arm that RGR counts from")
+    ceiling: str = opt("grpo", "arm that RGR counts to")
+    routes: dict[str, tuple[str, ...]] = opt(dict, "arm -> workdirs of its own training route")
+    teacher_route: tuple[str, ...] = opt((), "workdirs that made the teacher; charged separately")
+    claims: dict[str, tuple[str, str]] = opt(dict, "sentence -> (higher arm, lower arm)")
+    reports: tuple[str, ...] = opt((), "report workdirs of the seeds to summarise")
+    allow_mixed_decoding: bool = opt(False, "compare results made under different decoding protocols")
+    bootstrap: int = opt(10_000, "resamples of the intervals", minimum=100)
+    seed: int = opt(0, "of the experiment; also of the bootstrap", minimum=0)
+
+    def check(self) -> None:
+        if bool(self.arms) == bool(self.reports):
+            raise UsageError("config.arms, config.reports: set one of the two")
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Node:
+    """One stage of an experiment. In its config, a string '@NAME/PATH' is a path in the workdir of node NAME."""
+
+    name: str
+    stage: str
+    config: Any
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class ExperimentConfig:
+    """What `w2sr run` takes: subclass it in a config file and return the nodes, in any order."""
+
+    def nodes(self) -> list[Node]:
+        raise UsageError(f"{type(self).__name__}: a config for `w2sr run` overrides nodes()")
