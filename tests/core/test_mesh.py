@@ -1,0 +1,41 @@
+import jax
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from w2sr_jax.core.config import MeshConfig
+from w2sr_jax.core.errors import UsageError, W2SRError
+from w2sr_jax.core.mesh import batch_ways, make_mesh, sharding, spec
+
+
+def test_one_axis_takes_the_devices_that_are_left():
+    mesh = make_mesh(MeshConfig(data=2, fsdp=-1, tensor=2))
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+    assert batch_ways(mesh) == 4
+
+
+def test_a_mesh_that_does_not_match_the_devices_names_both():
+    with pytest.raises(UsageError, match=r"data=1 x fsdp=3 x tensor=1 does not make 8 devices"):
+        make_mesh(MeshConfig(fsdp=3))
+
+
+def test_more_than_one_open_axis_is_refused():
+    with pytest.raises(UsageError, match="at most one -1"):
+        MeshConfig(data=-1, fsdp=-1).check()
+
+
+def test_a_parameter_is_split_over_the_axes_of_the_table():
+    mesh = make_mesh(MeshConfig(data=1, fsdp=4, tensor=2))
+    assert spec(("layers", "embed", "heads"), (3, 16, 8), mesh) == P(None, "fsdp", "tensor")
+    placed = jax.device_put(jax.numpy.zeros((3, 16, 8)), sharding(("layers", "embed", "heads"), (3, 16, 8), mesh))
+    assert placed.addressable_shards[0].data.shape == (3, 4, 4)
+
+
+def test_an_axis_of_size_one_leaves_the_dimension_whole():
+    mesh = make_mesh(MeshConfig(data=8, fsdp=1))
+    assert spec(("layers", "embed", "heads"), (3, 5, 7), mesh) == P()
+
+
+def test_a_dimension_that_does_not_divide_is_named_with_its_parameter():
+    mesh = make_mesh(MeshConfig(fsdp=8))
+    with pytest.raises(W2SRError, match=r"layers.q: dimension 'embed' of shape \(3, 12, 8\) is not divisible by 8"):
+        spec(("layers", "embed", "heads"), (3, 12, 8), mesh, "layers.q")
