@@ -186,23 +186,16 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     }
 
 
-def describe(config_type: Any, prefix: str = "config") -> list[str]:
-    """Lines `--config.key=default  help`, for `w2sr STAGE --help`."""
-    lines = []
-    kinds = typing.get_type_hints(config_type)
-    for field in dataclasses.fields(config_type):
-        key, kind = f"{prefix}.{field.name}", kinds[field.name]
-        if dataclasses.is_dataclass(kind):
-            lines += describe(kind, key)
+def describe(config: Any, prefix: str = "config") -> list[str]:
+    """Lines `--config.key=value  help` for every key of a config, for `w2sr STAGE --help`."""
+    lines: list[str] = []
+    for field in dataclasses.fields(config):
+        key, value = f"{prefix}.{field.name}", getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            lines += describe(value, key)
             continue
-        required = field.metadata.get("required")
-        if required:
-            default = "(required)"
-        elif field.default is not dataclasses.MISSING:
-            default = str(field.default)
-        else:
-            default = str(field.default_factory())  # type: ignore[misc]
+        shown = "(required)" if field.metadata.get("required") and value == "" else str(value)
         choices = field.metadata.get("choices", ())
         extra = f" [{'|'.join(map(str, choices))}]" if len(choices) > 1 else ""
-        lines.append(f"  --{key}={default}".ljust(50) + f" {field.metadata.get('help', '')}{extra}")
+        lines.append(f"  --{key}={shown}".ljust(50) + f" {field.metadata.get('help', '')}{extra}")
     return lines

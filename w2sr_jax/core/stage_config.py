@@ -1,4 +1,4 @@
-"""One config dataclass per stage. Paths are local; a model is a Hugging Face directory, a hub id or a training workdir."""
+"""One config dataclass per stage. A model is a Hugging Face directory, a hub id or a training workdir."""
 
 from __future__ import annotations
 

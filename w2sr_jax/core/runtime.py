@@ -1,0 +1,203 @@
+"""From a command line to a stage's `main(config, workdir)`: flags, logging, the workdir and one-line errors.
+
+The only module that defines absl flags, since a flag defined twice raises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.util
+import logging as std_logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from absl import flags, logging
+
+from w2sr_jax.core import config as configs
+from w2sr_jax.core.errors import UsageError, W2SRError
+from w2sr_jax.core.records import read_json, write_json
+
+Main = Callable[[Any, str], Any]
+
+EXIT_FAILED, EXIT_USAGE = 1, 2
+
+
+def launch(stage: str, main: Main, config_type: type, argv: list[str] | None = None) -> int:
+    """Runs one stage from a command line and returns its exit code: 0, 1 (failed) or 2 (usage).
+
+    Args:
+        stage: name shown in messages.
+        main: the stage's function.
+        config_type: dataclass that --config must return; without --config its defaults are the config.
+        argv: arguments after the stage's name (default: those of this process).
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if any(a in ("--help", "-h", "-help", "--helpfull") for a in argv):
+        print(help_text(stage, main, config_type))
+        return 0
+    _set_up_logging()
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain reads absl's global flags, of which we define none
+    try:
+        config, workdir = parse(argv, config_type)
+        result = run(main, config, workdir)
+        return result if isinstance(result, int) else 0
+    except UsageError as error:
+        print(f"w2sr {stage}: {_one_line(error)}", file=sys.stderr)
+        return EXIT_USAGE
+    except W2SRError as error:
+        print(f"w2sr {stage}: {_one_line(error)}", file=sys.stderr)
+        return EXIT_FAILED
+    except OSError as error:  # a full disk or a missing permission, wherever it strikes
+        print(f"w2sr {stage}: {_one_line(error)}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        print(f"w2sr {stage}: interrupted; the same command resumes", file=sys.stderr)
+        return 130
+
+
+def run(main: Main, config: Any, workdir: str | Path) -> Any:
+    """Validates, claims the workdir (see `claim`) and calls `main(config, workdir)`."""
+    configs.validate(config)
+    with claim(workdir, config):
+        return main(config, str(workdir))
+
+
+@contextlib.contextmanager
+def claim(workdir: str | Path, config: Any) -> Iterator[None]:
+    """Holds a workdir for one process and one config.
+
+    The resolved config is written to workdir/config.json; a workdir of another config is refused with the keys that
+    differ, and one in use by another process is refused too.
+    """
+    workdir = Path(workdir)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / ".lock").open("w")
+    except OSError as error:
+        raise W2SRError(f"{workdir}: cannot be used as --workdir: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise W2SRError(f"{workdir}: in use by another process") from None
+        path, new = workdir / "config.json", configs.to_dict(config)
+        if path.exists():
+            old, flat = configs.flatten(read_json(path)), configs.flatten(new)
+            if differ := sorted(k for k in old.keys() | flat.keys() if old.get(k) != flat.get(k)):
+                shown = "; ".join(f"{k}: {old.get(k)!r} -> {flat.get(k)!r}" for k in differ[:5])
+                raise UsageError(f"{workdir} holds another config ({shown}); use another --workdir")
+        else:
+            write_json(path, new)
+        yield
+
+
+def parse(argv: list[str], config_type: type) -> tuple[Any, Path]:
+    """The config and the workdir of a command line.
+
+    Raises:
+        UsageError: one line that names the flag, the key, the file or the type.
+    """
+    from ml_collections import config_flags
+
+    picked = next((a.split("=", 1)[1] for a in argv if a.startswith(("--config=", "-config="))), None)
+    argv = [a for a in argv if not a.startswith(("--config=", "-config="))]
+    config = config_type() if picked is None else load_config_file(picked)
+    if not isinstance(config, config_type):
+        raise UsageError(
+            f"--config: {picked} returns a {type(config).__name__}, this command takes a {config_type.__name__}"
+        )
+    values = flags.FlagValues()
+    flags.DEFINE_string("workdir", None, "where everything is written", flag_values=values)
+    flags.DEFINE_bool("distributed", False, "many processes: start jax.distributed", flag_values=values)
+    flags.DEFINE_integer("verbosity", 0, "-1 warnings only, 0 info, 1 debug", flag_values=values)
+    try:
+        config_flags.DEFINE_config_dataclass("config", config, flag_values=values, sys_argv=["w2sr", *argv])
+        rest = values(["w2sr", *argv])[1:]
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(_explain(error, argv)) from None
+    if rest:
+        raise UsageError(f"unexpected argument {rest[0]!r}; flags look like --config.KEY=VALUE")
+    if values.workdir is None:
+        raise UsageError("--workdir=DIR is required")
+    logging.set_verbosity(values.verbosity)
+    if values.distributed:
+        import jax
+
+        jax.distributed.initialize()
+    return values.config, Path(values.workdir).expanduser().resolve()
+
+
+def load_config_file(picked: str) -> Any:
+    """What `get_config(variant)` of "FILE.py[:VARIANT]" returns.
+
+    Raises:
+        UsageError: no such file, no get_config in it, or whatever the file raised, in one line.
+    """
+    path, _, variant = picked.partition(":")
+    if not Path(path).is_file():
+        raise UsageError(f"--config: {path or '(empty)'}: no such file")
+    found = importlib.util.spec_from_file_location("w2sr_config", path)
+    if found is None or found.loader is None:
+        raise UsageError(f"--config: {path}: is not a Python file")
+    module = importlib.util.module_from_spec(found)
+    sys.modules["w2sr_config"] = module  # dataclasses look their module up while they are made
+    try:
+        found.loader.exec_module(module)
+        return module.get_config(variant) if variant else module.get_config()
+    except Exception as error:
+        if os.environ.get("W2SR_DEBUG"):
+            raise
+        raise UsageError(
+            f"--config: {picked}: {type(error).__name__}: {_one_line(error)} (W2SR_DEBUG=1 shows where)"
+        ) from None
+
+
+def _explain(error: Exception, argv: list[str]) -> str:
+    """The one line that a person needs out of what absl, ml_collections or a config file raised."""
+    text = _one_line(error)
+    if isinstance(error, flags.UnrecognizedFlagError | AttributeError | KeyError):
+        keys = [a.lstrip("-").split("=")[0] for a in argv if a.startswith("-")]
+        named = next((k for k in keys if k.split(".")[-1] in text), None)
+        if named:
+            return f"--{named}: no such key; --help lists them"
+    return text
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def help_text(stage: str, main: Main, config_type: type) -> str:
+    """What `w2sr STAGE --help` prints."""
+    doc = (sys.modules[main.__module__].__doc__ or "").strip()
+    return "\n".join([
+        f"usage: w2sr {stage} [--config=FILE.py[:VARIANT]] --workdir=DIR [--config.KEY=VALUE ...]",
+        "",
+        doc,
+        "",
+        "flags:",
+        "  --workdir=DIR".ljust(50) + " where everything is written; the same command resumes there",
+        "  --config=FILE.py[:VARIANT]".ljust(50) + " a config file; without it the defaults below",
+        "  --verbosity=0".ljust(50) + " -1 warnings only, 0 info, 1 debug",
+        "  --distributed".ljust(50) + " many processes: start jax.distributed",
+        *configs.describe(config_type()),
+    ])  # fmt: skip
+
+
+def _set_up_logging() -> None:
+    """Plain lines with the time on stderr, ours only."""
+    logging.use_absl_handler()
+    logging.get_absl_handler().setFormatter(std_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logging.set_verbosity(logging.INFO)
+    for noisy in ("orbax", "jax", "grain"):
+        std_logging.getLogger(noisy).setLevel(std_logging.WARNING)
+
+
+def main_exit(stage: str, main: Main, config_type: type) -> None:
+    """`launch` for `python -m w2sr_jax.stages.STAGE`."""
+    sys.exit(launch(stage, main, config_type))
