@@ -1,0 +1,31 @@
+# make demo, make test: each sets itself up. make setup EXTRAS=cuda installs an accelerator's packages.
+.PHONY: demo test lint format setup clean
+EXTRAS ?=
+WORKDIR ?= runs/micro
+PYTEST ?=
+RUN := JAX_PLATFORMS=cpu .venv/bin
+
+demo:
+	@launch/setup.sh
+	@$(RUN)/w2sr run --config=configs/experiments/micro.py --workdir=$(WORKDIR)
+
+test:
+	@launch/setup.sh dev,torch
+	$(RUN)/python -m pytest --cov --cov-report=term --cov-fail-under=85 --durations=15 $(PYTEST)
+
+lint:
+	@launch/setup.sh dev,torch
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+format:
+	@launch/setup.sh dev,torch
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+setup:
+	@launch/setup.sh $(EXTRAS)
+
+clean:
+	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache .coverage
