@@ -1,0 +1,135 @@
+"""Pass@1, pass@k, RGR and the noise in them. Every interval is 95 % unless told otherwise.
+
+Shape letters here: A arms, P problems, R resamples.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics as stdlib
+from collections.abc import Sequence
+
+import numpy as np
+
+Interval = tuple[float, float]
+
+
+def wilson_interval(successes: float, trials: int, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval of a proportion (Wilson 1927): right also at 0 and at 1, where mean +- sd is not.
+
+    Args:
+        successes: how many of `trials` succeeded.
+        trials: independent ones; for several samples a problem use `bootstrap_interval` over the problems.
+    """
+    if trials < 1:
+        return 0.0, 1.0
+    z = stdlib.NormalDist().inv_cdf(0.5 + confidence / 2)
+    p, z2 = successes / trials, z * z
+    centre = (p + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = z / (1 + z2 / trials) * math.sqrt(p * (1 - p) / trials + z2 / (4 * trials * trials))
+    # At the two ends the formula is exactly 0 and 1 but for rounding.
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    high = 1.0 if successes == trials else min(1.0, centre + half)
+    return low, high
+
+
+def pass_at_k(samples: int, correct: int, k: int) -> float:
+    """Chance that one of k samples is right, unbiased: 1 - C(n-c, k) / C(n, k) (arXiv 2107.03374, eq. 1).
+
+    Args:
+        samples: n, drawn for one problem, at least k.
+        correct: c, how many of them are right.
+    """
+    if not 0 <= correct <= samples or not 1 <= k <= samples:
+        raise ValueError(
+            f"pass_at_k: need 0 <= correct <= samples and 1 <= k <= samples, got {samples=} {correct=} {k=}"
+        )
+    return 1.0 - math.comb(samples - correct, k) / math.comb(samples, k)
+
+
+def bootstrap_means(scores_AP: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Mean scores of every arm on resampled problems; arms share each resample, so their differences stay paired.
+
+    Args:
+        scores_AP: [A, P] score of each arm on each problem, in [0, 1].
+
+    Returns:
+        [R, A] means.
+    """
+    num_problems = scores_AP.shape[1]
+    means, chunk = [], max(1, 4_000_000 // num_problems)
+    for start in range(0, resamples, chunk):
+        rows = min(chunk, resamples - start)
+        drawn = rng.integers(0, num_problems, (rows, num_problems)) + num_problems * np.arange(rows)[:, None]
+        counts_RP = np.bincount(drawn.ravel(), minlength=rows * num_problems).reshape(rows, num_problems)
+        means.append(counts_RP @ scores_AP.T / num_problems)
+    return np.concatenate(means)
+
+
+def percentile_interval(draws: np.ndarray, confidence: float = 0.95) -> Interval:
+    """The middle `confidence` of bootstrap draws. The ends are draws themselves, so infinite draws do no harm."""
+    low, high = np.quantile(draws, [0.5 - confidence / 2, 0.5 + confidence / 2], method="inverted_cdf")
+    return float(low), float(high)
+
+
+def bootstrap_interval(scores: Sequence[float] | np.ndarray, resamples: int = 10_000, seed: int = 0) -> Interval:
+    """Interval of a mean of per-problem scores, over problems (for avg@k, where samples of a problem go together)."""
+    scores_AP = np.asarray(scores, dtype=float)[None]
+    return percentile_interval(bootstrap_means(scores_AP, resamples, np.random.default_rng(seed))[:, 0])
+
+
+def paired_bootstrap(
+    higher: Sequence[float] | np.ndarray, lower: Sequence[float] | np.ndarray, resamples: int = 10_000, seed: int = 0
+) -> tuple[float, Interval]:
+    """mean(higher) - mean(lower) and its interval, over problems that both answered, in the same order."""
+    scores_AP = np.asarray([higher, lower], dtype=float)
+    draws = bootstrap_means(scores_AP, resamples, np.random.default_rng(seed))
+    return float(scores_AP[0].mean() - scores_AP[1].mean()), percentile_interval(draws[:, 0] - draws[:, 1])
+
+
+def rgr(student: float, base: float, ceiling: float) -> float:
+    """Reasoning gap recovered, (student - base) / (ceiling - base) (arXiv 2505.20072)."""
+    return (student - base) / (ceiling - base)
+
+
+def rgr_draws(student: np.ndarray, base: np.ndarray, ceiling: np.ndarray) -> np.ndarray:
+    """RGR of each bootstrap draw; infinite, with the numerator's sign, where the ceiling does not beat the base.
+
+    RGR is only asked for when fewer than 2.5 % of the draws are of that kind: then they widen a 95 % interval
+    without reaching its ends.
+    """
+    gain, gap = student - base, ceiling - base
+    ratio = np.where(gain > 0, np.inf, -np.inf)
+    np.divide(gain, gap, out=ratio, where=gap > 0)
+    return ratio
+
+
+def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Student's t interval of the mean of a few independent values (seeds), at least two."""
+    half = _t(len(values) - 1, confidence) * stdlib.stdev(values) / math.sqrt(len(values))
+    mean = stdlib.fmean(values)
+    return mean - half, mean + half
+
+
+def fieller_interval(gains: Sequence[float], gaps: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Interval of mean(gains) / mean(gaps) over paired values (Fieller 1954).
+
+    It holds every r for which the t interval of mean(gain - r gap) has 0 in it. That is one bounded interval exactly
+    if the t interval of the gaps leaves 0 out, which the caller makes sure of.
+    """
+    count, t = len(gains), _t(len(gains) - 1, confidence)
+    gain, gap = stdlib.fmean(gains), stdlib.fmean(gaps)
+    scale = t * t / count
+    a = gap**2 - scale * stdlib.variance(gaps)
+    b = gain * gap - scale * stdlib.covariance(gains, gaps)
+    c = gain**2 - scale * stdlib.variance(gains)
+    if a <= 0:
+        raise ValueError("fieller_interval: the mean gap is within its noise of 0")
+    root = math.sqrt(max(0.0, b * b - a * c))
+    return (b - root) / a, (b + root) / a
+
+
+def _t(degrees: int, confidence: float) -> float:
+    from scipy.special import stdtrit  # jax depends on scipy
+
+    return float(stdtrit(degrees, 0.5 + confidence / 2))
