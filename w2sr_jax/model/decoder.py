@@ -1,0 +1,255 @@
+"""The decoder of Qwen2.5 and Llama: RMSNorm, grouped-query attention with rotary positions, SwiGLU.
+
+Shapes, axis names and initial values stand in one table, `param_specs`; loading, sharding and restoring derive from it.
+Layers are stacked ([L, ...]) and either scanned (one compiled body) or unrolled, over the same parameters.
+
+Shapes: B batch, T time, S cache slots, D model, N query heads, K kv heads, H head dim, F ffn, V vocab, L layers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, overload
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from w2sr_jax.model.attention import attention
+from w2sr_jax.model.config import ModelConfig
+from w2sr_jax.model.kv_cache import Cache
+from w2sr_jax.model.rope import rope_tables, rotate
+
+Remat = Literal["none", "full"]
+Weights = dict[str, jax.Array]  # of one layer, by the names in `param_specs`
+Tables = tuple[jax.Array, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ParamSpec:
+    """Shape, logical axis names (core/mesh.py maps them to mesh axes) and initial value of one parameter."""
+
+    shape: tuple[int, ...]
+    axes: tuple[str, ...]
+    std: float | None  # of a normal; None: the constant
+    constant: float = 0.0
+
+
+def param_specs(config: ModelConfig) -> tuple[dict[str, ParamSpec], dict[str, ParamSpec]]:
+    """(outer parameters, layer parameters): the one list of what a decoder holds.
+
+    Matrices start as normal(0.02); those that write into the residual stream as 0.02 / sqrt(2L), so that its variance
+    does not grow with depth (GPT-2). Biases start at 0, norms at 1.
+    """
+    L, D, F, V = config.num_layers, config.hidden_size, config.intermediate_size, config.vocab_size
+    N, K = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    std, residual = 0.02, 0.02 / (2 * L) ** 0.5
+    outer = {"embed": ParamSpec((V, D), ("vocab", "embed"), std), "norm": ParamSpec((D,), ("norm",), None, 1.0)}
+    if not config.tie_embeddings:
+        outer["lm_head"] = ParamSpec((D, V), ("embed", "vocab"), std)
+    layer = {
+        "input_norm": ParamSpec((L, D), ("layers", "norm"), None, 1.0),
+        "q": ParamSpec((L, D, N), ("layers", "embed", "heads"), std),
+        "k": ParamSpec((L, D, K), ("layers", "embed", "kv_heads"), std),
+        "v": ParamSpec((L, D, K), ("layers", "embed", "kv_heads"), std),
+        "o": ParamSpec((L, N, D), ("layers", "heads", "embed"), residual),
+        "post_norm": ParamSpec((L, D), ("layers", "norm"), None, 1.0),
+        "gate": ParamSpec((L, D, F), ("layers", "embed", "mlp"), std),
+        "up": ParamSpec((L, D, F), ("layers", "embed", "mlp"), std),
+        "down": ParamSpec((L, F, D), ("layers", "mlp", "embed"), residual),
+    }
+    if config.attention_bias:
+        layer["q_bias"] = ParamSpec((L, N), ("layers", "heads"), None)
+        layer["k_bias"] = ParamSpec((L, K), ("layers", "kv_heads"), None)
+        layer["v_bias"] = ParamSpec((L, K), ("layers", "kv_heads"), None)
+    return outer, layer
+
+
+def rms_norm(x: jax.Array, weight: jax.Array, eps: float) -> jax.Array:
+    """Root-mean-square normalisation over the last axis, in float32, returned in the dtype of `x`."""
+    x32 = x.astype(jnp.float32)
+    scale = jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + eps)
+    return (x32 * scale * weight.astype(jnp.float32)).astype(x.dtype)
+
+
+def qkv(config: ModelConfig, w: Weights, x_BTD: jax.Array, tables: Tables) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Rotated queries [B, T, N, H], rotated keys and values [B, T, K, H] of normalised activations."""
+
+    def project(name: str) -> jax.Array:
+        y = x_BTD @ w[name].astype(x_BTD.dtype)
+        if config.attention_bias:
+            y = y + w[f"{name}_bias"].astype(x_BTD.dtype)
+        return y.reshape(*x_BTD.shape[:2], -1, config.head_dim)
+
+    return rotate(project("q"), tables), rotate(project("k"), tables), project("v")
+
+
+def mlp(w: Weights, x_BTD: jax.Array) -> jax.Array:
+    """SwiGLU: down(silu(gate(x)) * up(x))."""
+    dtype = x_BTD.dtype
+    return (jax.nn.silu(x_BTD @ w["gate"].astype(dtype)) * (x_BTD @ w["up"].astype(dtype))) @ w["down"].astype(dtype)
+
+
+Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def block(config: ModelConfig, w: Weights, x_BTD: jax.Array, tables: Tables, attend: Attend) -> jax.Array:
+    """One pre-norm layer; `attend(q, k, v)` is what differs between training and cached decoding."""
+    q, k, v = qkv(config, w, rms_norm(x_BTD, w["input_norm"], config.rms_norm_eps), tables)
+    x_BTD = x_BTD + attend(q, k, v).reshape(*x_BTD.shape[:2], -1) @ w["o"].astype(x_BTD.dtype)
+    return x_BTD + mlp(w, rms_norm(x_BTD, w["post_norm"], config.rms_norm_eps))
+
+
+class Decoder(nnx.Module):
+    """A causal language model up to its last norm; `logits` or `head` finish it.
+
+    Args:
+        config: sizes.
+        rngs: its `params` stream initialises the weights.
+        dtype: of activations and matmuls. Norms, softmax, rotations and logits are float32 whatever it is.
+        param_dtype: of the stored parameters.
+        scan_layers: one compiled layer body; False unrolls (faster on CPU, slower to compile).
+        remat: "full" keeps only each layer's input for the backward pass and recomputes the rest.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        rngs: nnx.Rngs,
+        dtype: Any = jnp.float32,
+        param_dtype: Any = jnp.float32,
+        scan_layers: bool = True,
+        remat: Remat = "none",
+    ):
+        self.config, self.dtype = config, jnp.dtype(dtype)
+        self.scan_layers, self.remat = scan_layers, remat
+        outer, layer = param_specs(config)
+
+        def create(spec: ParamSpec) -> nnx.Param:
+            if spec.std is None:
+                value = jnp.full(spec.shape, spec.constant, param_dtype)
+            else:
+                value = (jax.random.normal(rngs.params(), spec.shape) * spec.std).astype(param_dtype)
+            return nnx.Param(value, logical_axes=spec.axes)
+
+        self.embed, self.norm = create(outer["embed"]), create(outer["norm"])
+        if not config.tie_embeddings:
+            self.lm_head = create(outer["lm_head"])
+        self.layers = nnx.Dict({name: create(spec) for name, spec in layer.items()})
+
+    @overload
+    def __call__(
+        self, tokens_BT: jax.Array, positions_BT: jax.Array | None = None, segment_ids_BT: jax.Array | None = None
+    ) -> jax.Array: ...
+
+    @overload
+    def __call__(
+        self,
+        tokens_BT: jax.Array,
+        positions_BT: jax.Array | None = None,
+        segment_ids_BT: jax.Array | None = None,
+        *,
+        cache: Cache,
+        cache_index: jax.Array | int,
+    ) -> tuple[jax.Array, Cache]: ...
+
+    def __call__(
+        self,
+        tokens_BT: jax.Array,
+        positions_BT: jax.Array | None = None,
+        segment_ids_BT: jax.Array | None = None,
+        cache: Cache | None = None,
+        cache_index: jax.Array | int | None = None,
+    ) -> jax.Array | tuple[jax.Array, Cache]:
+        """Hidden states after the last norm.
+
+        Args:
+            tokens_BT: int token ids.
+            positions_BT: rotary positions; default 0..T-1 (from `cache_index` on with a cache).
+            segment_ids_BT: 0 is padding; tokens attend within their own segment. Default: one segment a row.
+                With a cache only padding or not is looked at.
+            cache: past keys and values; the new ones go to slots cache_index .. cache_index+T-1 of every row.
+            cache_index: scalar. A Python int lets attention stop at the last slot written.
+
+        Returns:
+            hidden_BTD, with a cache (hidden_BTD, new cache).
+        """
+        if positions_BT is None:
+            start = 0 if cache_index is None else cache_index
+            positions_BT = jnp.broadcast_to(start + jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
+        x_BTD = self.embed[...].at[tokens_BT].get(mode="clip").astype(self.dtype)
+        tables = rope_tables(self.config, positions_BT)
+        if cache is None:
+            attend = functools.partial(attention, segment_ids_BT=segment_ids_BT)
+            x_BTD = self._run(lambda x, w: block(self.config, w, x, tables, attend), x_BTD)
+            return rms_norm(x_BTD, self.norm[...], self.config.rms_norm_eps)
+        assert cache_index is not None
+        x_BTD, cache = self._run_cached(x_BTD, tables, positions_BT, segment_ids_BT, cache, cache_index)
+        return rms_norm(x_BTD, self.norm[...], self.config.rms_norm_eps), cache
+
+    def _run(self, body: Callable[[Any, Weights], Any], carry: Any) -> Any:
+        """Folds `body` over the layers."""
+        if self.remat == "full":
+            body = jax.checkpoint(body, prevent_cse=not self.scan_layers)
+        weights = {name: param[...] for name, param in self.layers.items()}
+        unroll = 1 if self.scan_layers else self.config.num_layers
+        return jax.lax.scan(lambda c, w: (body(c, w), None), carry, weights, unroll=unroll)[0]
+
+    def _run_cached(
+        self,
+        x_BTD: jax.Array,
+        tables: Tables,
+        positions_BT: jax.Array,
+        segment_ids_BT: jax.Array | None,
+        cache: Cache,
+        cache_index: jax.Array | int,
+    ) -> tuple[jax.Array, Cache]:
+        written_BT = positions_BT if segment_ids_BT is None else jnp.where(segment_ids_BT == 0, -1, positions_BT)
+        positions_BS = jax.lax.dynamic_update_slice(
+            cache.positions_BS, written_BT.astype(cache.positions_BS.dtype), (0, cache_index)
+        )
+        last = cache_index + x_BTD.shape[1] if isinstance(cache_index, int) else cache.positions_BS.shape[1]
+
+        # The whole cache is the loop's carry and each layer writes its T slots in place: as a scanned-over input and
+        # output it would be copied at every step.
+        def body(carry: tuple[Any, ...], w: Weights) -> tuple[Any, ...]:
+            x, k_all, v_all, layer = carry
+
+            def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+                nonlocal k_all, v_all
+                at = (layer, 0, cache_index, 0, 0)
+                k_all = jax.lax.dynamic_update_slice(k_all, k[None].astype(k_all.dtype), at)
+                v_all = jax.lax.dynamic_update_slice(v_all, v[None].astype(v_all.dtype), at)
+                keys = jax.lax.dynamic_index_in_dim(k_all, layer, keepdims=False)[:, :last].astype(q.dtype)
+                values = jax.lax.dynamic_index_in_dim(v_all, layer, keepdims=False)[:, :last].astype(q.dtype)
+                return attention(
+                    q, keys, values, query_positions_BT=positions_BT, key_positions_BS=positions_BS[:, :last]
+                )
+
+            x = block(self.config, w, x, tables, attend)
+            return x, k_all, v_all, layer + 1
+
+        x_BTD, k, v, _ = self._run(body, (x_BTD, cache.k_LBSKH, cache.v_LBSKH, jnp.int32(0)))
+        return x_BTD, Cache(k, v, positions_BS)
+
+    def head(self) -> jax.Array:
+        """The output projection [D, V] in the parameters' dtype; the embedding transposed where the two are tied."""
+        return self.embed[...].T if self.config.tie_embeddings else self.lm_head[...]
+
+    def logits(self, hidden: jax.Array) -> jax.Array:
+        """Float32 logits [..., V] of hidden states [..., D]."""
+        return jnp.matmul(hidden, self.head().astype(hidden.dtype), preferred_element_type=jnp.float32)
+
+
+def abstract_params(config: ModelConfig, param_dtype: Any = jnp.float32) -> nnx.State:
+    """The parameters as shapes and dtypes with their `logical_axes`; nothing is allocated."""
+    model = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0), param_dtype=param_dtype))
+    return nnx.split(model)[1]
+
+
+def num_params(params: Any) -> int:
+    """Scalars in a parameter tree (tied weights count once)."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
