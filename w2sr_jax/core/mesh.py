@@ -99,3 +99,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch_ways(mesh: Mesh) -> int:
     """How many parts the global batch is split into."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def mesh_or_none(config: MeshConfig) -> Mesh | None:
+    """`make_mesh`, or None where there is a single device and nothing to shard."""
+    mesh = make_mesh(config)
+    return mesh if mesh.size > 1 else None

@@ -256,3 +256,8 @@ def sha256_file(path: str | Path) -> str:
     """Hex sha256 of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_records(records: Iterable[Record]) -> str:
+    """Hex sha256 of the records as `write_jsonl` would write them."""
+    return hashlib.sha256("".join(_line(r) for r in records).encode()).hexdigest()

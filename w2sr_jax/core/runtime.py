@@ -20,6 +20,7 @@ from absl import flags, logging
 from w2sr_jax.core import config as configs
 from w2sr_jax.core.errors import UsageError, W2SRError
 from w2sr_jax.core.records import read_json, write_json
+from w2sr_jax.core.stage_config import ExperimentConfig
 
 Main = Callable[[Any, str], Any]
 
@@ -86,7 +87,8 @@ def claim(workdir: str | Path, config: Any) -> Iterator[None]:
         except BlockingIOError:
             raise W2SRError(f"{workdir}: in use by another process") from None
         path, new = workdir / "config.json", configs.to_dict(config)
-        if path.exists():
+        # An experiment keys each of its nodes by their own configs, so it may change; a stage may not.
+        if path.exists() and not isinstance(config, ExperimentConfig):
             old, flat = configs.flatten(read_json(path)), configs.flatten(new)
             if differ := sorted(k for k in old.keys() | flat.keys() if old.get(k) != flat.get(k)):
                 shown = "; ".join(f"{k}: {old.get(k)!r} -> {flat.get(k)!r}" for k in differ[:5])

@@ -1,0 +1,120 @@
+"""An engine by name, and the part that distill, evaluate and GRPO share: asking it for what is still missing."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from w2sr_jax.core.config import DecodeConfig, MeshConfig, SamplingConfig
+from w2sr_jax.core.metrics import Progress
+from w2sr_jax.core.records import JsonlAppender, Problem, Trace
+from w2sr_jax.data.chat import load_tokenizer, render, stop_token_ids
+from w2sr_jax.engine.base import Completion, Generator, Sampling
+
+
+def open_engine(kind: str, directory: str | Path, decode: DecodeConfig, mesh: MeshConfig) -> Generator:
+    """The engine `kind` ("jax") with the model of a Hugging Face directory."""
+    from w2sr_jax.core.mesh import mesh_or_none
+    from w2sr_jax.engine.jax_engine import JaxEngine
+
+    assert kind == "jax", kind  # config.validate allows no other
+    return JaxEngine(directory, dtype=decode.dtype, mesh=mesh_or_none(mesh), batch_size=decode.batch_size)
+
+
+def sampling_for(config: SamplingConfig, stop_ids: Sequence[int], logprobs: bool = False) -> Sampling:
+    """The engine's view of a sampling config."""
+    return Sampling(
+        max_tokens=config.max_tokens,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        top_k=config.top_k,
+        n=config.n,
+        seed=config.seed,
+        stop_token_ids=tuple(stop_ids),
+        logprobs=logprobs,
+    )
+
+
+def model_name(model: str) -> str:
+    """What to call a model in records: the last part of its path or hub id, or the run that exported it."""
+    parts = [part for part in model.rstrip("/").split("/") if part]
+    return parts[-2] if parts[-1] == "export" and len(parts) > 1 else parts[-1]
+
+
+def request_seed(seed: int, problem_id: str) -> int:
+    """A problem's own random stream: neither a resumed run nor another order of the problems changes it."""
+    return zlib.crc32(f"{seed}:{problem_id}".encode())
+
+
+def write_traces(
+    path: Path,
+    directory: Path,
+    problems: Sequence[Problem],
+    *,
+    kind: str,
+    decode: DecodeConfig,
+    mesh: MeshConfig,
+    config: SamplingConfig,
+    template: str,
+    response_prefix: str,
+    teacher: str,
+    tick: Callable[[], None],
+) -> tuple[list[Trace], dict[str, object]]:
+    """Answers every (problem, sample) that `path` does not hold yet; each answer is appended as it finishes.
+
+    Args:
+        path: JSONL of Trace, appended to.
+        directory: Hugging Face directory of the model.
+        response_prefix: put after the prompt, and in front of the response that is written.
+        tick: called after every answer.
+
+    Returns:
+        (all traces, in the order of the problems and samples; provenance of the engine and the decoding).
+    """
+    tokenizer = load_tokenizer(directory)
+    stop_ids, why = stop_token_ids(directory, tokenizer)
+    sampling = sampling_for(config, stop_ids)
+    prefix_tokens = len(tokenizer.encode(response_prefix, add_special_tokens=False)) if response_prefix else 0
+    provenance: dict[str, object] = {
+        "stop_token_ids": list(stop_ids),
+        "stop_reason": why,
+        "engine": {"engine": kind, "dtype": decode.dtype},
+    }
+    with JsonlAppender(path, Trace) as appender:
+        done = {(trace.problem_id, trace.sample): trace for trace in appender.existing}
+        total = len(problems) * config.n
+        asked = [p for p in problems if any((p.id, s) not in done for s in range(config.n))]
+        if asked:
+            engine = open_engine(kind, directory, decode, mesh)
+            provenance["engine"] = engine.describe()
+            with Progress(total, f"{path.parent.name}: {teacher}", "response") as progress:
+                start, tokens = time.monotonic(), 0
+
+                def finished(index: int, sample: int, completion: Completion) -> None:
+                    nonlocal tokens
+                    problem = asked[index]
+                    if (problem.id, sample) in done:
+                        return
+                    trace = Trace(
+                        problem_id=problem.id,
+                        sample=sample,
+                        response=response_prefix + completion.text,
+                        response_tokens=prefix_tokens + len(completion.token_ids),
+                        finish_reason=completion.finish_reason,
+                        teacher=teacher,
+                    )
+                    appender.append(trace)
+                    done[problem.id, sample] = trace
+                    tokens += len(completion.token_ids)
+                    progress.update(len(done), rate=f"{tokens / (time.monotonic() - start):.0f} tokens/s")
+                    tick()
+
+                engine.generate(
+                    [render(template, p.problem, tokenizer) + response_prefix for p in asked],
+                    sampling,
+                    seeds=[request_seed(config.seed, p.id) for p in asked],
+                    on_finished=finished,
+                )
+    return [done[p.id, s] for p in problems for s in range(config.n)], provenance

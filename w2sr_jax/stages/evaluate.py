@@ -1,0 +1,152 @@
+"""Pass@1 of a model on one benchmark: greedy, or avg@k and unbiased pass@k from samples.
+
+Writes predictions.jsonl (every graded answer) and result.json. The stop rate and the answers cut at max_tokens stand
+beside the accuracy, since a model that never stops is the commonest way in which this experiment fails.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from w2sr_jax.core import cost, runtime
+from w2sr_jax.core.config import validate
+from w2sr_jax.core.records import Prediction, Problem, Trace, read_json, sha256_records, write_json, write_jsonl
+from w2sr_jax.core.stage_config import HYGIENE_FLAGS, EvaluateConfig
+from w2sr_jax.data.tasks import load_problems
+from w2sr_jax.engine.open import model_name, write_traces
+from w2sr_jax.grading import hygiene
+from w2sr_jax.grading.grade import GRADER_VERSION
+from w2sr_jax.grading.pool import GraderPool
+from w2sr_jax.grading.statistics import bootstrap_interval, pass_at_k, wilson_interval
+from w2sr_jax.model import hf
+from w2sr_jax.model.flops import flops_shape
+
+CONFIG = EvaluateConfig
+
+
+def main(config: EvaluateConfig, workdir: str) -> dict[str, Any]:
+    """Writes predictions.jsonl and result.json.
+
+    Returns:
+        the content of result.json.
+    """
+    validate(config)
+    root = Path(workdir)
+    if (root / "result.json").exists():
+        return read_json(root / "result.json")
+    directory = hf.resolve(config.model)
+    problems = load_problems(config.problems, config.limit)
+    benchmark = config.benchmark or Path(config.problems).stem
+    with cost.StageClock(workdir, "evaluate") as clock:
+        traces, provenance = write_traces(
+            root / "responses.jsonl",
+            directory,
+            problems,
+            kind=config.engine,
+            decode=config.decode,
+            mesh=config.mesh,
+            config=config.sampling,
+            template=config.template,
+            response_prefix=config.response_prefix,
+            teacher=model_name(config.model),
+            tick=clock.tick,
+        )
+        predictions = grade(config, benchmark, problems, traces)
+        write_jsonl(root / "predictions.jsonl", predictions)
+        result = summarise(config, benchmark, problems, predictions)
+        result["model"] = config.model
+        result["decoding"] = {
+            "template": config.template,
+            "response_prefix": config.response_prefix,
+            "max_tokens": config.sampling.max_tokens,
+            "temperature": config.sampling.temperature,
+            "top_p": config.sampling.top_p,
+            "top_k": config.sampling.top_k,
+            "n": config.sampling.n,
+            "stop_token_ids": provenance["stop_token_ids"],
+            "dtype": config.decode.dtype,
+            "engine": config.engine,
+            "problems_sha256": sha256_records(problems),
+        }
+        tokens = sum(trace.response_tokens for trace in traces)
+        shape = flops_shape(hf.load_config(directory))
+        flops = cost.decode_flops(tokens=tokens, context=tokens / len(traces) / 2, **shape)
+        line = clock.line(tokens_out=tokens, flops=flops, price=config.price)
+        cost.append_ledger(workdir, line)
+        result |= {"seconds": round(line.seconds, 3), "device_kind": line.device_kind}
+        write_json(root / "result.json", result)
+        (root / "responses.jsonl").unlink()  # predictions.jsonl holds them all
+    low, high = result["interval"]
+    logging.info(
+        "%s on %s: Pass@1 %.4f [%.4f, %.4f] of %d, stop rate %.3f",
+        *(model_name(config.model), benchmark, result["pass_at_1"], low, high, len(problems), result["stop_rate"]),
+    )
+    return result
+
+
+def grade(
+    config: EvaluateConfig, benchmark: str, problems: list[Problem], traces: list[Trace]
+) -> list[Prediction]:
+    """Grades every answer, in the order of `traces`."""
+    by_id = {problem.id: problem for problem in problems}
+    with GraderPool(config.workers, config.deadline_s) as pool:
+        grades = pool.grade_many(
+            [(t.response, by_id[t.problem_id].answer) for t in traces],
+            verifiers=[by_id[t.problem_id].verifier for t in traces],
+        )
+    return [
+        Prediction(
+            benchmark=benchmark,
+            problem_id=trace.problem_id,
+            sample=trace.sample,
+            response=trace.response,
+            response_tokens=trace.response_tokens,
+            finish_reason=trace.finish_reason,
+            extracted=graded.extracted,
+            correct=graded.correct,
+            hygiene=hygiene.flags(trace.response, trace.finish_reason),
+        )
+        for trace, graded in zip(traces, grades)
+    ]
+
+
+def summarise(
+    config: EvaluateConfig, benchmark: str, problems: list[Problem], predictions: list[Prediction]
+) -> dict[str, Any]:
+    """Accuracy with its interval (Wilson for one answer a problem, bootstrap over problems for several)."""
+    k = config.sampling.n
+    right: Counter[str] = Counter(p.problem_id for p in predictions if p.correct)
+    per_problem = [right[problem.id] / k for problem in problems]
+    pass_at_1 = sum(per_problem) / len(problems)
+    if k == 1:
+        interval = wilson_interval(sum(right.values()), len(problems))
+    else:
+        interval = bootstrap_interval(per_problem)
+    flagged = Counter(flag for p in predictions for flag in p.hygiene)
+    stops = sum(p.finish_reason == "stop" for p in predictions)
+    result: dict[str, Any] = {
+        "benchmark": benchmark,
+        "n": len(problems),
+        "k": k,
+        "pass_at_1": pass_at_1,
+        "interval": list(interval),
+        "stop_rate": stops / len(predictions),
+        "length_stops": len(predictions) - stops,
+        "hygiene": {flag: flagged[flag] for flag in HYGIENE_FLAGS},
+        "mean_response_tokens": sum(p.response_tokens for p in predictions) / len(predictions),
+        "grader": GRADER_VERSION,
+    }
+    if k > 1:
+        sizes = [size for size in (1, 2, 4, 8, 16, 32, 64, 128) if size <= k]
+        result["pass_at_k"] = {
+            str(size): sum(pass_at_k(k, right[p.id], size) for p in problems) / len(problems) for size in sizes
+        }
+    return result
+
+
+if __name__ == "__main__":
+    runtime.main_exit("evaluate", main, CONFIG)

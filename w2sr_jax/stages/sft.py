@@ -1,0 +1,115 @@
+"""Fine-tune all parameters of a student on traces: NLL of the response tokens and the closing EOS.
+
+Writes export/ (a Hugging Face directory), checkpoints/ and metrics.jsonl. A killed run resumes from its newest
+checkpoint with the next batch in line, so its loss curve is that of an unbroken one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import logging
+from flax import nnx
+
+from w2sr_jax.core import cost, runtime
+from w2sr_jax.core.config import validate
+from w2sr_jax.core.errors import UsageError
+from w2sr_jax.core.mesh import mesh_or_none
+from w2sr_jax.core.metrics import MetricWriter, Progress
+from w2sr_jax.core.stage_config import SFTConfig
+from w2sr_jax.data.chat import load_tokenizer
+from w2sr_jax.data.pipeline import make_pipeline
+from w2sr_jax.learn.checkpoint import Checkpointer
+from w2sr_jax.learn.optim import learning_rate
+from w2sr_jax.learn.step import make_sft_step, open_state
+from w2sr_jax.model import hf
+from w2sr_jax.model.flops import flops_shape
+
+CONFIG = SFTConfig
+
+
+def main(config: SFTConfig, workdir: str) -> dict[str, float]:
+    """Trains and exports.
+
+    Returns:
+        {"loss": of the last step, "steps", "tokens": trained on}.
+    """
+    validate(config)
+    root, directory = Path(workdir), hf.resolve(config.model)
+    with cost.StageClock(workdir, "sft") as clock:
+        mesh = mesh_or_none(config.mesh)
+
+        # ---- data
+        tokenizer = load_tokenizer(directory)
+        pipeline = make_pipeline(
+            config.data, tokenizer, jax.process_index(), jax.process_count(), model_dir=directory
+        )
+        total = config.steps or math.ceil(config.epochs * pipeline.steps_per_epoch)
+        if total < 1:
+            raise UsageError("config.steps, config.epochs: nothing to train; set one of them above 0")
+        logging.info(
+            "%d examples in %d steps an epoch, %d steps; left out: %s",
+            *(pipeline.num_examples, pipeline.steps_per_epoch, total, pipeline.dropped or "none"),
+        )
+
+        # ---- model and state
+        train = config.train
+        model = hf.load(
+            directory, mesh, compute_dtype=train.dtype, scan_layers=train.scan_layers, remat=train.remat
+        )
+        graphdef, params = nnx.split(model)
+        state = open_state(params, config.optimizer, mesh)
+        train_step = make_sft_step(graphdef, config.optimizer, train, mesh)
+        start, tokens, metrics = 0, 0, {}
+
+        with Checkpointer(root / "checkpoints", config.checkpoint.keep_last) as checkpointer:
+            if restored := checkpointer.restore_latest(state):
+                start, state, extra = restored
+                pipeline.set_state(extra["pipeline"])
+                tokens = extra["tokens"]
+                logging.info("resuming at step %d of %d", start, total)
+
+            # ---- steps: metrics are fetched one step late, so that the device never waits for the host
+            with MetricWriter(root, start) as writer, Progress(total, f"{root.name}: sft") as progress:
+                pending: tuple[int, dict[str, Any]] | None = None
+                began = time.monotonic()
+
+                def write(step: int, values: dict[str, Any]) -> None:
+                    nonlocal tokens, metrics, began
+                    metrics = {name: float(value) for name, value in jax.device_get(values).items()}
+                    tokens += int(metrics["tokens"])
+                    now = time.monotonic()
+                    metrics |= {"learning_rate": learning_rate(config.optimizer, step, total), "seconds": now - began}
+                    began = now
+                    writer.write(step, metrics)
+                    progress.update(step + 1, loss=metrics["loss"])
+                    clock.tick()
+
+                for step in range(start, total):
+                    rate = learning_rate(config.optimizer, step, total)
+                    state, values = train_step(state, next(pipeline), rate)
+                    if pending is not None:
+                        write(*pending)
+                    pending = (step, values)
+                    every = config.checkpoint.every_steps
+                    if (every and (step + 1) % every == 0) or step + 1 == total:
+                        write(*pending)
+                        pending = None
+                        checkpointer.save(step + 1, state, {"pipeline": pipeline.get_state(), "tokens": tokens})
+
+            hf.save(
+                nnx.merge(graphdef, state.params), root / "export", config.export_dtype, tokenizer_from=directory
+            )
+        shape = flops_shape(hf.load_config(directory))
+        flops = cost.train_flops(tokens=tokens, context=config.data.max_length, **shape)
+        cost.append_ledger(workdir, clock.line(tokens_in=tokens, flops=flops, price=config.price))
+    logging.info("%s: %d steps, %d tokens, loss %.4f", root.name, total, tokens, metrics.get("loss", math.nan))
+    return {"loss": metrics.get("loss", math.nan), "steps": total, "tokens": tokens}
+
+
+if __name__ == "__main__":
+    runtime.main_exit("sft", main, CONFIG)
