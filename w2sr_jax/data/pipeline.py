@@ -1,0 +1,126 @@
+"""The Grain pipeline of SFT: packed rows, reshuffled every epoch, batched, each process its part of every batch.
+
+Grain moves row numbers only (range -> shuffle -> repeat -> batch); a row's arrays are laid out when its batch is
+taken. Two properties follow. The state is the number of batches taken, the same on every process, so a run may be
+resumed on another number of processes. A batch that starts near the end of an epoch takes its last rows from the
+next one: every row is used exactly once per epoch, and all batches have one shape.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import grain
+import numpy as np
+
+from w2sr_jax.core.config import DataConfig
+from w2sr_jax.core.errors import UsageError, W2SRError
+from w2sr_jax.data.chat import Example
+from w2sr_jax.data.examples import load_examples
+from w2sr_jax.data.pack import Batch, first_fit, pack_rows
+
+__all__ = ["Batch", "Pipeline", "make_pipeline"]
+
+
+def make_pipeline(
+    config: DataConfig,
+    tokenizer: Any,
+    process_index: int = 0,
+    process_count: int = 1,
+    *,
+    model_dir: str | Path | None = None,
+) -> Pipeline:
+    """Reads, encodes and packs the traces of `config`; the same on every process, whatever their number.
+
+    Args:
+        model_dir: the student's directory, for its EOS (default: the tokenizer's).
+
+    Raises:
+        W2SRError: a file is missing, broken or empty, or no trace fits.
+        UsageError: the batch cannot be split over the processes.
+    """
+    if config.batch_size % process_count:
+        raise UsageError(
+            f"config.data.batch_size: {config.batch_size} rows cannot be split over {process_count} processes"
+        )
+    examples, counts = load_examples(config, tokenizer, model_dir)
+    return Pipeline(config, examples, counts, process_index, process_count, pad_id=tokenizer.pad_token_id or 0)
+
+
+class Pipeline(Iterator[Batch]):
+    """An endless, checkpointable iterator of this process's rows of each global batch (numpy arrays).
+
+    Attributes:
+        num_examples: examples kept, in `num_rows` packed rows with `num_tokens` tokens, `num_targets` of them learnt.
+        dropped: counts of examples left out or cut, by reason; see `load_examples`.
+        steps_per_epoch: batches that use every row at least once.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        examples: list[Example],
+        dropped: dict[str, int],
+        process_index: int,
+        process_count: int,
+        pad_id: int = 0,
+    ):
+        lengths = [len(e.tokens) for e in examples]
+        rows = first_fit(lengths, config.max_length) if config.packing else [[i] for i in range(len(examples))]
+        share = config.batch_size // process_count
+        mine = slice(process_index * share, (process_index + 1) * share)
+
+        def lay_out(batch: np.ndarray) -> Batch:
+            return pack_rows(examples, [rows[i] for i in batch[mine]], config.max_length, pad_id)
+
+        batches = (
+            grain.MapDataset.range(len(rows))
+            .shuffle(seed=config.seed % 2**32)  # the range of Grain's seeds
+            .repeat()  # shuffles anew in every epoch
+            .batch(config.batch_size)
+            .map(lay_out)
+        )
+        # No reading threads: a row is laid out in microseconds, while the device works on the step before.
+        self._batches = iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)))
+        self._fingerprint = _fingerprint(config, examples)
+        self.num_examples = len(examples)
+        self.num_rows = len(rows)
+        self.num_tokens = sum(lengths)
+        self.num_targets = sum(len(e.tokens) - max(e.prompt_length, 1) for e in examples)
+        self.dropped = dropped
+        self.steps_per_epoch = -(-len(rows) // config.batch_size)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Batch:
+        return next(self._batches)
+
+    def get_state(self) -> dict[str, Any]:
+        """Where the iterator stands, as JSON values."""
+        return {"fingerprint": self._fingerprint, "batches": self._batches.get_state()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continues exactly where `get_state` was called, also in another process or on another number of them.
+
+        Raises:
+            W2SRError: the state belongs to other examples, or to another batch size, row length, packing or seed.
+        """
+        if state.get("fingerprint") != self._fingerprint:
+            raise W2SRError(
+                "data: the saved position belongs to other training data (the traces, tokenizer, template, "
+                "max_length, batch_size, packing or seed changed); start in a new workdir"
+            )
+        self._batches.set_state(state["batches"])
+
+
+def _fingerprint(config: DataConfig, examples: list[Example]) -> str:
+    """A hash of all that decides which tokens stand in which batch."""
+    digest = hashlib.sha256(repr((config.max_length, config.batch_size, config.packing, config.seed)).encode())
+    for example in examples:
+        digest.update(np.asarray([example.prompt_length, len(example.tokens)], np.int32).tobytes())
+        digest.update(np.asarray(example.tokens, np.int32).tobytes())
+    return digest.hexdigest()[:16]
