@@ -78,9 +78,9 @@ class Pipeline(Iterator[Batch]):
 
         batches = (
             grain.MapDataset.range(len(rows))
-            .shuffle(seed=config.seed % 2**32)  # the range of Grain's seeds
+            .shuffle(seed=int(np.random.SeedSequence(config.seed).generate_state(1)[0]))  # Grain takes 32 bits
             .repeat()  # shuffles anew in every epoch
-            .batch(config.batch_size)
+            .batch(config.batch_size, drop_remainder=True)  # there is none: the stream has no end
             .map(lay_out)
         )
         # No reading threads: a row is laid out in microseconds, while the device works on the step before.
