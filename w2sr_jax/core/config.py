@@ -5,8 +5,6 @@ every stage: it type-checks each field and calls each part's own `check()`, afte
 `opt(default, "help")` carries the text that `w2sr STAGE --help` prints, so a field is described in one place.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import types
 import typing
@@ -73,7 +71,7 @@ class OptimizerConfig:
     learning_rate: float = opt(1e-5, "peak", minimum=0.0)
     schedule: str = opt("cosine", "after the warm-up", choices=("cosine", "linear", "constant"))
     final_fraction: float = opt(
-        0.0, "learning rate at the last step, as a fraction of the peak", minimum=0.0, maximum=1.0
+        0.0, "learning rate at the end, as a fraction of the peak", minimum=0.0, maximum=1.0
     )
     warmup_ratio: float = opt(0.1, "share of all steps", minimum=0.0, maximum=1.0)
     b1: float = opt(0.9, "first-moment decay", minimum=0.0, maximum=1.0)

@@ -1,7 +1,5 @@
 """One config dataclass per stage. A model is a Hugging Face directory, a hub id or a training workdir."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

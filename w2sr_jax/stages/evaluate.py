@@ -88,9 +88,7 @@ def main(config: EvaluateConfig, workdir: str) -> dict[str, Any]:
     return result
 
 
-def grade(
-    config: EvaluateConfig, benchmark: str, problems: list[Problem], traces: list[Trace]
-) -> list[Prediction]:
+def grade(config: EvaluateConfig, benchmark: str, problems: list[Problem], traces: list[Trace]) -> list[Prediction]:
     """Grades every answer, in the order of `traces`."""
     by_id = {problem.id: problem for problem in problems}
     with GraderPool(config.workers, config.deadline_s) as pool:

@@ -24,8 +24,9 @@ from w2sr_jax.core.stage_config import SFTConfig
 from w2sr_jax.data.chat import load_tokenizer
 from w2sr_jax.data.pipeline import make_pipeline
 from w2sr_jax.learn.checkpoint import Checkpointer
-from w2sr_jax.learn.optim import learning_rate
-from w2sr_jax.learn.step import make_sft_step, open_state
+from w2sr_jax.learn.optim import learning_rate, make_optimizer
+from w2sr_jax.learn.state import abstract_state, init_state, shard_batch
+from w2sr_jax.learn.step import make_sft_step
 from w2sr_jax.model import hf
 from w2sr_jax.model.flops import flops_shape
 
@@ -36,7 +37,7 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
     """Trains and exports.
 
     Returns:
-        {"loss": of the last step, "steps", "tokens": trained on}.
+        {"loss": of the last step, "steps", "tokens": seen, padding excluded}.
     """
     validate(config)
     root, directory = Path(workdir), hf.resolve(config.model)
@@ -45,9 +46,7 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
 
         # ---- data
         tokenizer = load_tokenizer(directory)
-        pipeline = make_pipeline(
-            config.data, tokenizer, jax.process_index(), jax.process_count(), model_dir=directory
-        )
+        pipeline = make_pipeline(config.data, tokenizer, jax.process_index(), jax.process_count(), model_dir=directory)
         total = config.steps or math.ceil(config.epochs * pipeline.steps_per_epoch)
         if total < 1:
             raise UsageError("config.steps, config.epochs: nothing to train; set one of them above 0")
@@ -58,16 +57,15 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
 
         # ---- model and state
         train = config.train
-        model = hf.load(
-            directory, mesh, compute_dtype=train.dtype, scan_layers=train.scan_layers, remat=train.remat
-        )
+        model = hf.load(directory, mesh, compute_dtype=train.dtype, scan_layers=train.scan_layers, remat=train.remat)
         graphdef, params = nnx.split(model)
-        state = open_state(params, config.optimizer, mesh)
+        optimizer = make_optimizer(config.optimizer)
+        state = init_state(params, optimizer, mesh)
         train_step = make_sft_step(graphdef, config.optimizer, train, mesh)
         start, tokens, metrics = 0, 0, {}
 
         with Checkpointer(root / "checkpoints", config.checkpoint.keep_last) as checkpointer:
-            if restored := checkpointer.restore_latest(state):
+            if restored := checkpointer.restore_latest(abstract_state(params, optimizer, mesh)):
                 start, state, extra = restored
                 pipeline.set_state(extra["pipeline"])
                 tokens = extra["tokens"]
@@ -79,9 +77,8 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
                 began = time.monotonic()
 
                 def write(step: int, values: dict[str, Any]) -> None:
-                    nonlocal tokens, metrics, began
+                    nonlocal metrics, began
                     metrics = {name: float(value) for name, value in jax.device_get(values).items()}
-                    tokens += int(metrics["tokens"])
                     now = time.monotonic()
                     metrics |= {"learning_rate": learning_rate(config.optimizer, step, total), "seconds": now - began}
                     began = now
@@ -91,7 +88,9 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
 
                 for step in range(start, total):
                     rate = learning_rate(config.optimizer, step, total)
-                    state, values = train_step(state, next(pipeline), rate)
+                    batch = next(pipeline)
+                    tokens += int((batch.segment_ids_BT > 0).sum()) * jax.process_count()
+                    state, values = train_step(state, batch if mesh is None else shard_batch(batch, mesh), rate)
                     if pending is not None:
                         write(*pending)
                     pending = (step, values)
@@ -101,9 +100,7 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
                         pending = None
                         checkpointer.save(step + 1, state, {"pipeline": pipeline.get_state(), "tokens": tokens})
 
-            hf.save(
-                nnx.merge(graphdef, state.params), root / "export", config.export_dtype, tokenizer_from=directory
-            )
+            hf.save(nnx.merge(graphdef, state.params), root / "export", config.export_dtype, tokenizer_from=directory)
         shape = flops_shape(hf.load_config(directory))
         flops = cost.train_flops(tokens=tokens, context=config.data.max_length, **shape)
         cost.append_ledger(workdir, clock.line(tokens_in=tokens, flops=flops, price=config.price))
