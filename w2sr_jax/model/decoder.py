@@ -235,6 +235,12 @@ class Decoder(nnx.Module):
         x_BTD, k, v, _ = self._run(body, (x_BTD, cache.k_LBSKH, cache.v_LBSKH, jnp.int32(0)))
         return x_BTD, Cache(k, v, positions_BS)
 
+    def param(self, name: str) -> nnx.Param:
+        """The parameter of that name in `param_specs`."""
+        if name in self.layers:
+            return self.layers[name]
+        return self.lm_head if name == "lm_head" else self.embed if name == "embed" else self.norm
+
     def head(self) -> jax.Array:
         """The output projection [D, V] in the parameters' dtype; the embedding transposed where the two are tied."""
         return self.embed[...].T if self.config.tie_embeddings else self.lm_head[...]

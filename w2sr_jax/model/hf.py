@@ -1,0 +1,234 @@
+"""Hugging Face model directories to decoders and back, through one key table read in both directions.
+
+Loading streams: a stacked parameter is filled layer by layer from slices of the files, and with a mesh every process
+reads only the slices that its devices hold, so that host memory stays near one parameter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from w2sr_jax.core.errors import W2SRError
+from w2sr_jax.core.mesh import sharding
+from w2sr_jax.core.records import sha256_file, write_json
+from w2sr_jax.model.config import CheckpointError, ModelConfig
+from w2sr_jax.model.decoder import Decoder, ParamSpec, Remat, param_specs
+from w2sr_jax.model.hf_keys import KEYS, Tensor, open_checked, tensor_table
+from w2sr_jax.model.tensors import Index, TensorFiles, read_object, weight_files, write_tensors
+
+__all__ = ["CheckpointError", "load", "load_config", "resolve", "save", "weights_hash"]
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+)
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "tokenizer.model"]
+
+
+def resolve(source: str | Path) -> Path:
+    """The model directory behind a directory, a training workdir (its `export/`) or a hub id (downloaded).
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    path = Path(source)
+    if (path / "export" / "config.json").exists():
+        return path / "export"
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise CheckpointError(f"{source}: a file; expected a Hugging Face model directory")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", str(source)):
+        raise CheckpointError(f"{source}: no such directory")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=HUB_FILES))
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = type(error).__name__
+        raise CheckpointError(f"{source}: no such directory, and the hub does not give it either ({reason})") from None
+
+
+def load_config(directory: str | Path) -> ModelConfig:
+    """The decoder config of a model directory (anything that `resolve` takes).
+
+    Raises:
+        CheckpointError: config.json is missing, malformed, or asks for what is not implemented.
+    """
+    path = resolve(directory) / "config.json"
+    return ModelConfig.from_hf(read_object(path), str(path))
+
+
+def load(
+    directory: str | Path,
+    mesh: jax.sharding.Mesh | None = None,
+    dtype: Any = jnp.float32,
+    *,
+    compute_dtype: Any = None,
+    scan_layers: bool = True,
+    remat: Remat = "none",
+) -> Decoder:
+    """A decoder with the weights of a model directory.
+
+    Args:
+        directory: anything that `resolve` takes.
+        mesh: parameters are placed by the rules of core/mesh.py; None puts them on the default device.
+        dtype: of the parameters, whatever the files hold.
+        compute_dtype: of activations; default: `dtype`.
+        scan_layers, remat: as Decoder.
+
+    Raises:
+        CheckpointError: one line that names every missing, extra and misshaped tensor.
+    """
+    path = resolve(directory)
+    config = load_config(path)
+    files = open_checked(path, config)
+    compute = dtype if compute_dtype is None else compute_dtype
+    model = nnx.eval_shape(
+        lambda: Decoder(
+            config, rngs=nnx.Rngs(0), dtype=compute, param_dtype=dtype, scan_layers=scan_layers, remat=remat
+        )
+    )
+    outer, layers = param_specs(config)
+    for name, spec in (outer | layers).items():
+        model.param(name).set_value(_fill(files, name, spec, name in layers, dtype, mesh))
+    return model
+
+
+def _fill(
+    files: TensorFiles, param: str, spec: ParamSpec, stacked: bool, dtype: Any, mesh: jax.sharding.Mesh | None
+) -> jax.Array:
+    """One parameter, read slice by slice into preallocated host memory and put on its devices."""
+    pattern, transposed = KEYS[param]
+    done: dict[tuple[tuple[int, int, int], ...], np.ndarray] = {}  # replicas share one read
+
+    def part(index: Index | None) -> np.ndarray:
+        index = index or (slice(None),) * len(spec.shape)
+        bounds = tuple(s.indices(size) for s, size in zip(index, spec.shape))
+        if bounds not in done:
+            inner = tuple(slice(*b) for b in (bounds[1:] if stacked else bounds))
+            source = inner[::-1] if transposed else inner
+            host = np.empty([stop - start for start, stop, _ in bounds], jnp.dtype(dtype))
+            rows = [(host[i], layer) for i, layer in enumerate(range(*bounds[0]))] if stacked else [(host, 0)]
+            for row, layer in rows:
+                value = files.read(pattern.format(layer), source)
+                row[...] = value.T if transposed else value
+            done[bounds] = host
+        return done[bounds]
+
+    if mesh is None:
+        return jnp.asarray(part(None))
+    return jax.make_array_from_callback(spec.shape, sharding(spec.axes, spec.shape, mesh, param), part)
+
+
+@jax.jit
+def _layer(stacked: jax.Array, layer: int) -> jax.Array:
+    return jax.lax.dynamic_index_in_dim(stacked, layer, keepdims=False)
+
+
+def _exported(model: Decoder, table: list[Tensor], dtype: Any) -> Iterator[tuple[str, np.ndarray]]:
+    """Every tensor of the table on this host; all processes must walk through it together."""
+    for tensor in table:
+        value = model.param(tensor.param)[...]
+        value = value if tensor.layer is None else _layer(value, tensor.layer)
+        value = value.astype(dtype)
+        if not value.is_fully_addressable:
+            from jax.experimental import multihost_utils
+
+            value = multihost_utils.process_allgather(value, tiled=True)
+        host = np.asarray(value)
+        yield tensor.name, np.ascontiguousarray(host.T if tensor.transposed else host)
+
+
+def save(
+    model: Decoder,
+    directory: str | Path,
+    dtype: Any = jnp.bfloat16,
+    max_shard_gb: float = 5.0,
+    tokenizer_from: str | Path | None = None,
+) -> None:
+    """Writes a model directory that transformers and vLLM load: config, generation config, weights, tokenizer.
+
+    The directory appears whole or not at all; one of that name is replaced. On a multi-process mesh every process
+    calls this, the first one writes.
+
+    Args:
+        tokenizer_from: a model directory whose tokenizer files (and generation config) are copied.
+    """
+    directory, config, dtype = Path(directory), model.config, jnp.dtype(dtype)
+    table = tensor_table(config)
+    tensors = _exported(model, table, dtype)
+    if jax.process_index() != 0:
+        for _ in tensors:
+            pass
+    else:
+        part = directory.with_name(f".{directory.name}.part")
+        try:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            sizes = {t.name: int(np.prod(t.shape)) * dtype.itemsize for t in table}
+            write_tensors(part, tensors, sizes, int(max_shard_gb * 1e9))
+            _write_configs(config, part, dtype.name)
+            _copy_tokenizer(tokenizer_from, part)
+            _replace(part, directory)
+        except OSError as error:
+            raise W2SRError(f"{directory}: cannot be written: {error.strerror or error}") from error
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(f"saved {directory}")
+
+
+def _write_configs(config: ModelConfig, directory: Path, dtype: str) -> None:
+    raw = config.to_hf(dtype)
+    write_json(directory / "config.json", raw)
+    ids = {key: raw[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    write_json(directory / "generation_config.json", {"_from_model_config": True} | ids)
+
+
+def _copy_tokenizer(source: str | Path | None, directory: Path) -> None:
+    if source is None:
+        return
+    source = resolve(source)
+    for name in (*TOKENIZER_FILES, "generation_config.json"):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, directory / name)
+
+
+def _replace(part: Path, directory: Path) -> None:
+    """Moves a finished directory to its place; the old one goes first, since a rename cannot overwrite a directory."""
+    for path in part.iterdir():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+    old = directory.with_name(f".{directory.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if directory.exists():
+        directory.rename(old)
+    part.rename(directory)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def weights_hash(directory: str | Path) -> str:
+    """Hex sha256 over the contents of all weight files: the identity of a model in manifests."""
+    digest = hashlib.sha256()
+    for path in weight_files(resolve(directory)):
+        digest.update(sha256_file(path).encode())
+    return digest.hexdigest()
