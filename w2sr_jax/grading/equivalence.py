@@ -1,0 +1,189 @@
+r"""Whether two answers say the same: structure here, single expressions by `leaf` (math-verify, see symbolic.py).
+
+Lists, tuples, sets and intervals are taken apart and compared element by element, and `name = value` is reduced to
+its value, before any computer algebra sees them. That decides most answers exactly and cheaply, and it closes the
+holes that math-verify has on whole answers: an equation graded by its right-hand side (`3x-y+13=0` as 0), absolute
+rounding (1e-8 as 0), a subscript base that is dropped (`52_8` as 52_9).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from fractions import Fraction
+
+from w2sr_jax.grading.normal import clean, is_word, key, plain_number
+
+Leaf = Callable[[str, str], bool]
+
+MAX_DEPTH, MAX_ITEMS = 12, 64
+_AND = re.compile(r",?\s*\\text\s*\{[\s,]*(?:and|or)\s*\}\s*|,?\s+(?:and|or)\s+|;")
+_RELATION = re.compile(r"(?<![<>!:\\=])=(?!=)|\\in(?![A-Za-z])|\\approx(?![A-Za-z])")
+_SUBSCRIPT = re.compile(r"_\s*(?:\{[^{}]*\}|\\?[A-Za-z0-9]+)|'")
+_ARGUMENTS = re.compile(r"\([^()]*\)")
+_BASE = re.compile(r"^(-?[0-9A-Z.]+)_\s*\{?\s*(?:\\text\s*\{[^{}]*\})?\s*(\d+|\\text\{[a-z ]+\})\s*\}?$")
+_TOWER = re.compile(r"(?:\d+(?:\*\*|\^)[({]*-?){3,}\d+")
+
+
+def equivalent(given: str, gold: str, leaf: Leaf, depth: int = 0) -> bool:
+    """Whether `given` answers what `gold` answers.
+
+    Args:
+        leaf: decides two expressions that neither exact comparison nor structure decides; may raise.
+    """
+    verdict = compare_exactly(given, gold)
+    if verdict is not None or depth >= MAX_DEPTH:
+        return bool(verdict)
+    given, gold = clean(given), clean(gold)
+    given_list, gold_list = _split(given), _split(gold)
+    if given_list and gold_list:
+        return _lists_equal(given_list, gold_list, leaf, depth + 1)
+    given_sides, gold_sides = _sides(given), _sides(gold)
+    if given_list or gold_list or (len(given_sides) == 1 and len(gold_sides) == 1):
+        return leaf(given, gold)
+    if len(gold_sides) == 1:
+        if _is_name(given_sides):
+            return equivalent(given_sides[-1], gold, leaf, depth + 1)
+        return all(equivalent(side, gold, leaf, depth + 1) for side in given_sides)
+    if len(given_sides) == 1:
+        return _is_name(gold_sides) and equivalent(given, gold_sides[-1], leaf, depth + 1)
+    if key(given_sides[0]) == key(gold_sides[0]) and _is_name(gold_sides):
+        return equivalent(given_sides[-1], gold_sides[-1], leaf, depth + 1)
+    return leaf(given, gold)
+
+
+def compare_exactly(given: str, gold: str) -> bool | None:
+    """Decides by normal forms: True or False where that is certain, None where it takes more.
+
+    Numbers: exact fractions; if either is a decimal, agreement to six decimal places and to 0.1 %, so that 0.333333 is
+    1/3 but 3e-8 is not 5e-8. A unit may be missing on one side; two different units differ. 5% agrees with 5 and 0.05.
+    """
+    one, two = key(given), key(gold)
+    if one == two:
+        return bool(one)
+    first, second = plain_number(given), plain_number(gold)
+    if first and second:
+        if first.unit == second.unit or not (first.unit and second.unit):
+            values = [(first.value, second.value)]
+            if first.unit == "%" and second.unit == "":
+                values.append((first.value / 100, second.value))
+            if second.unit == "%" and first.unit == "":
+                values.append((first.value, second.value / 100))
+            if any(numbers_agree(a, b, exact=not (first.decimal or second.decimal)) for a, b in values):
+                return True
+        # `100,200` may also be a list; the structural comparison decides that.
+        return None if "," in one and "," in two else False
+    if is_word(one) and is_word(two):
+        return one.lower() == two.lower()
+    first_base, second_base = _BASE.match(one), _BASE.match(two)
+    if first_base and second_base:
+        return first_base.groups() == second_base.groups()
+    return None
+
+
+def numbers_agree(a: Fraction, b: Fraction, exact: bool) -> bool:
+    """Equal; or, for rounded numbers, equal to six decimals and to a relative 0.1 %."""
+    if a == b:
+        return True
+    return not exact and abs(a - b) <= max(abs(a), abs(b)) / 1000 and round(a, 6) == round(b, 6)
+
+
+def is_astronomical(text: str) -> bool:
+    """A tower of literal powers (`9**9**9**9`) whose value no computer holds: refused before anything evaluates it."""
+    tower = _TOWER.search(text.replace(" ", ""))
+    if tower is None:
+        return False
+    exponent = 1
+    for number in reversed(re.findall(r"\d+", tower.group())[1:]):
+        if int(number[:9]) > 1 and exponent * math.log10(int(number[:9])) > 6:
+            return True
+        exponent = int(number[:9]) ** exponent
+    return exponent > 100_000
+
+
+def _split(text: str) -> tuple[str, list[str]] | None:
+    r"""(brackets, items) of `(a,b)`, `[a,b)`, `\{a,b\}` or `a,b`; None if there is no comma between items."""
+    text = _AND.sub(",", text)
+    inner, brackets = text, ""
+    for opening, closings in ((r"\{", (r"\}",)), ("(", (")", "]")), ("[", (")", "]")), (r"\langle", (r"\rangle",))):
+        for closing in closings:
+            if text.startswith(opening) and text.endswith(closing):
+                inside = text[len(opening) : -len(closing)]
+                if _top_level(inside) is not None:
+                    inner, brackets = inside, opening + closing
+    items = _top_level(inner)
+    if items is None or len(items) < 2:
+        return None
+    return brackets, items
+
+
+def _top_level(text: str) -> list[str] | None:
+    """The text cut at commas outside all brackets; None if brackets do not balance."""
+    items, depth, start = [], 0, 0
+    for position, char in enumerate(text):
+        if char in "([{":
+            depth += 1
+        elif char in ")]}":
+            depth -= 1
+            if depth < 0:
+                return None
+        elif char == "," and depth == 0:
+            items.append(text[start:position].strip())
+            start = position + 1
+    if depth:
+        return None
+    return [*items, text[start:].strip()]
+
+
+def _lists_equal(given: tuple[str, list[str]], gold: tuple[str, list[str]], leaf: Leaf, depth: int) -> bool:
+    (given_brackets, ours), (gold_brackets, theirs) = given, gold
+    if len(ours) != len(theirs) or len(ours) > MAX_ITEMS:
+        return False
+    unordered = {r"\{\}", ""}
+    if given_brackets in unordered and gold_brackets in unordered:
+        return _sets_equal(ours, theirs, leaf, depth)
+    # A tuple may be written without its parentheses, nothing else changes its brackets.
+    if given_brackets != gold_brackets and {given_brackets, gold_brackets} != {"", "()"}:
+        return False
+    return all(equivalent(a, b, leaf, depth) for a, b in zip(ours, theirs))
+
+
+def _sets_equal(ours: list[str], theirs: list[str], leaf: Leaf, depth: int) -> bool:
+    rest: list[str] = []
+    left = list(theirs)
+    for item in ours:  # exact matches first: they cost nothing
+        match = next((other for other in left if compare_exactly(item, other)), None)
+        if match is None:
+            rest.append(item)
+        else:
+            left.remove(match)
+    for item in rest:
+        match = next((other for other in left if equivalent(item, other, leaf, depth)), None)
+        if match is None:
+            return False
+        left.remove(match)
+    return True
+
+
+def _sides(text: str) -> list[str]:
+    """The sides of an equation chain, or of `x in S`; one item if there is no such sign outside brackets."""
+    sides, start = [], 0
+    for match in _RELATION.finditer(text):
+        before = text[: match.start()]
+        if all(before.count(a) == before.count(b) for a, b in ("()", "{}")):
+            sides.append(text[start : match.start()].strip())
+            start = match.end()
+    sides.append(text[start:].strip())
+    return sides if all(sides) else [text]
+
+
+def _is_name(sides: list[str]) -> bool:
+    r"""Whether the left side only names what the right side gives: `x`, `f(2)`, `S_{10}`, `AB`, `x+y`; not `3x-y+13`.
+
+    A sum that equals 0 is the equation of something, not a quantity that is 0.
+    """
+    left = _ARGUMENTS.sub("", _SUBSCRIPT.sub("", sides[0]))
+    if re.search(r"[0-9*]", left) or not re.search(r"[A-Za-z]", left):
+        return False
+    return not (re.search(r"[+-]", left) and key(sides[-1]) == "0")

@@ -1,0 +1,90 @@
+r"""Equality of two expressions by math-verify. Runs in a worker process only: it can hang or eat all memory.
+
+math-verify's own timeouts stay off (they use SIGALRM); the pool's parent keeps the deadline.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+from typing import Any
+
+_BARE_MACROS = re.compile(
+    r"(?<![A-Za-z\\])(pi|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|ln|log|exp|theta|alpha|beta)(?![A-Za-z])"
+)
+_INFINITY = re.compile(r"(?<![A-Za-z\\])(?:infinity|inf|oo)(?![A-Za-z])")
+_SQRT = re.compile(r"(?<![A-Za-z\\])sqrt\s*(\((?:[^()]|\([^()]*\))*\))")
+_EXPONENT = re.compile(r"\^(-?\d{2,}|-\d)(?![\d.])")
+_EXPONENT_GROUP = re.compile(r"\^\(((?:[^()]|\([^()]*\))*)\)")
+_SCIENTIFIC = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?\d{1,3})(?![\w.])")
+_TEXT = re.compile(r"\\(?:text|mathrm|mbox)\s*\{[^{}]*\}")
+_TRAILING_UNIT = re.compile(r"(?<=[\w})!])\s*(?:\\(?:text|mathrm|mbox)\s*\{[^{}]*\}(?:\s*\^\s*\{?-?\d\}?)?[\s/]*)+$")
+
+
+def math_verify_equal(given: str, gold: str) -> bool:
+    """Whether math-verify finds the cleaned answers equal, and its rounding did not make them so."""
+    from math_verify import verify
+
+    ours, theirs = parse(given), parse(gold)
+    if not ours or not theirs:
+        return False
+    if not verify(theirs, ours, strict=True, allow_set_relation_comp=True, timeout_seconds=None):
+        return False
+    return "%" in given + gold or _close(ours[0], theirs[0])
+
+
+def parse(text: str) -> list[Any]:
+    """math-verify's reading: [sympy expression, normalised text], or only the text where it cannot be parsed."""
+    from math_verify import parse as parse_math
+
+    # Always inside a box, and never its plain-expression reading, which picks one number out of what it cannot parse.
+    return parse_math("\\boxed{" + to_latex(text) + "}", _targets(), parsing_timeout=None)
+
+
+@functools.cache
+def _targets() -> tuple[Any, ...]:
+    from latex2sympy2_extended.latex2sympy2 import NormalizationConfig
+    from math_verify import LatexExtractionConfig
+
+    logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # "Timeout is disabled": it is, on purpose
+    # units=False: it reads the `ab` of 5ab as a unit; `_TRAILING_UNIT` removes those that are marked as text.
+    normalization = NormalizationConfig(
+        basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all", equations=False
+    )
+    return (LatexExtractionConfig(normalization_config=normalization),)
+
+
+def to_latex(text: str) -> str:
+    r"""Plain-text mathematics as LaTeX: `pi/2`, `sqrt(3)`, `2**10`, `x^10`, `1.6e-19`, `<=`, `oo`."""
+    text = _TRAILING_UNIT.sub("", text)
+    protected = _TEXT.findall(text)
+    text = _TEXT.sub("\x00", text)
+    text = text.replace("**", "^").replace("<=", r"\le ").replace(">=", r"\ge ").replace("!=", r"\ne ")
+    for _ in range(4):  # nested roots
+        text, changed = _SQRT.subn(lambda m: r"\sqrt{" + m.group(1)[1:-1] + "}", text)
+        if not changed:
+            break
+    text = _EXPONENT_GROUP.sub(r"^{\1}", text)
+    text = _EXPONENT.sub(r"^{\1}", text)
+    text = _SCIENTIFIC.sub(r"\1 \\times 10^{\2}", text)
+    text = _INFINITY.sub(r"\\infty ", text)
+    text = _BARE_MACROS.sub(r"\\\1 ", text)
+    for original in protected:
+        text = text.replace("\x00", original, 1)
+    return text
+
+
+def _close(a: Any, b: Any) -> bool:
+    """False if both are real numbers that differ by more than 0.1 %: math-verify rounds to six decimals, 1e-8 to 0."""
+    from sympy import Expr
+
+    if not (isinstance(a, Expr) and isinstance(b, Expr) and a.is_number and b.is_number):
+        return True
+    if a == b:
+        return True
+    try:
+        x, y = complex(a.doit().evalf(15)), complex(b.doit().evalf(15))
+    except (TypeError, ValueError, OverflowError, ZeroDivisionError):
+        return True
+    return abs(x - y) <= 1e-3 * max(abs(x), abs(y))
