@@ -6,6 +6,7 @@ every stage: it type-checks each field and calls each part's own `check()`, afte
 """
 
 import dataclasses
+import math
 import types
 import typing
 from typing import Any, Literal
@@ -70,9 +71,7 @@ class OptimizerConfig:
 
     learning_rate: float = opt(1e-5, "peak", minimum=0.0)
     schedule: str = opt("cosine", "after the warm-up", choices=("cosine", "linear", "constant"))
-    final_fraction: float = opt(
-        0.0, "learning rate at the end, as a fraction of the peak", minimum=0.0, maximum=1.0
-    )
+    final_fraction: float = opt(0.0, "learning rate at the end, as a fraction of the peak", minimum=0.0, maximum=1.0)
     warmup_ratio: float = opt(0.1, "share of all steps", minimum=0.0, maximum=1.0)
     b1: float = opt(0.9, "first-moment decay", minimum=0.0, maximum=1.0)
     b2: float = opt(0.999, "second-moment decay", minimum=0.0, maximum=1.0)
@@ -152,7 +151,7 @@ def _fits(value: Any, kind: Any) -> bool:
     if origin is Literal:
         return value in args
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, kind)
