@@ -1,0 +1,323 @@
+"""The report over small synthetic workdirs, against numbers worked out by hand."""
+
+import dataclasses
+import json
+import re
+
+import numpy as np
+import pytest
+
+from w2sr_jax.core.cost import LedgerLine, append_ledger
+from w2sr_jax.core.errors import UsageError, W2SRError
+from w2sr_jax.core.records import Prediction, RecordError, read_json, read_jsonl, write_json, write_jsonl
+from w2sr_jax.core.stage_config import ReportConfig
+from w2sr_jax.grading.statistics import paired_bootstrap, wilson_interval
+from w2sr_jax.stages import report
+
+DECODING = {
+    "template": "plain",
+    "response_prefix": "",
+    "max_tokens": 64,
+    "temperature": 0.0,
+    "top_p": 1.0,
+    "top_k": 0,
+    "n": 1,
+    "stop_token_ids": [3],
+    "dtype": "float32",
+    "engine": "jax",
+    "problems_sha256": "ab",
+}
+
+
+def evaluate(workdir, right, total=100, benchmark="micro", response="so 4", decoding=None, shift=0):
+    """An evaluate workdir in which `right` of `total` problems, the first ones after `shift`, are right."""
+    oks = np.roll(np.arange(total) < right, shift)
+    predictions = [
+        Prediction(
+            benchmark=benchmark,
+            problem_id=f"p{i}",
+            sample=0,
+            response=response,
+            response_tokens=9,
+            finish_reason="length" if i == 0 else "stop",
+            extracted="4" if ok else None,
+            correct=bool(ok),
+            hygiene=["length_stop"] if i == 0 else [],
+        )
+        for i, ok in enumerate(oks)
+    ]
+    write_jsonl(workdir / "predictions.jsonl", predictions)
+    result = {"benchmark": benchmark, "problems": total, "k": 1, "pass_at_1": right / total}
+    result |= {"interval": list(wilson_interval(right, total)), "stop_rate": 1 - 1 / total, "grader": "g1"}
+    write_json(workdir / "result.json", result | {"decoding": DECODING | (decoding or {})})
+    return (str(workdir),)
+
+
+def spend(workdir, stage, seconds, compile_seconds=0.0, tokens_out=0, flops=0.0, usd=None):
+    line = LedgerLine(
+        stage=stage,
+        name=workdir.name,
+        device_kind="cpu",
+        device_count=1,
+        seconds=seconds,
+        device_seconds=seconds,
+        compile_seconds=compile_seconds,
+        tokens_in=0,
+        tokens_out=tokens_out,
+        flops=flops,
+        usd=usd,
+    )
+    append_ledger(workdir, line)
+    return str(workdir)
+
+
+def experiment(root, base=10, student=50, ceiling=60, forced=40, seed=0):
+    """The config of a whole small experiment."""
+    arms = {
+        "base": evaluate(root / "e-base", base),
+        "forced": evaluate(root / "e-forced", forced, decoding={"response_prefix": "T"}),
+        "w2sr": evaluate(root / "e-w2sr", student),
+        "grpo": evaluate(root / "e-grpo", ceiling),
+    }
+    distill = spend(root / "distill", "distill", 8.0, tokens_out=100, flops=1e9)
+    sft = spend(root / "sft", "sft", 2.0, compile_seconds=1.0, flops=1e9)
+    grpo = spend(root / "grpo", "grpo", 40.0, compile_seconds=2.0, tokens_out=1000, flops=2e10)
+    teacher = spend(root / "teacher", "grpo", 10.0, tokens_out=300, flops=2e9)
+    (root / "sft" / "metrics.jsonl").write_text('{"step": 0, "time": 1.0, "loss": 2.0}\n{"step": 1, "loss": null}\n')
+    rows = [{"step": i, "reward": 0.1 * i, "validation/pass_at_1": 0.1 + 0.1 * i} for i in range(10)]
+    (root / "grpo" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return ReportConfig(
+        arms=arms,
+        baselines=("forced",),
+        routes={"w2sr": (distill, sft), "grpo": (grpo,)},
+        teacher_route=(teacher,),
+        claims={"students learn": ("w2sr", "base"), "upside down": ("base", "w2sr")},
+        bootstrap=500,
+        seed=seed,
+    )
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """(report, workdir) of the standard experiment."""
+    root = tmp_path_factory.mktemp("experiment")
+    return report.main(experiment(root), str(root / "report")), root / "report"
+
+
+def test_the_report_holds_pass_at_1_with_the_intervals_of_the_results(done):
+    found, workdir = done
+    assert found == read_json(workdir / "report.json")
+    row = found["arms"]["w2sr"]["micro"]
+    assert row == {"pass_at_1": 0.5, "interval": list(wilson_interval(50, 100)), "n": 100, "k": 1, "stop_rate": 0.99}
+    assert found["arms"]["w2sr"]["average"]["interval"] == row["interval"]
+    assert (found["seed"], found["base"], found["ceiling"]) == (0, "base", "grpo")
+    assert found["hygiene"]["w2sr"]["length_stop"] == 1
+    assert found["hygiene"]["w2sr"]["responses"] == 100
+
+
+def test_rgr_is_the_share_of_the_gap_with_an_interval_around_it(done):
+    found, _ = done
+    cell = found["rgr"]["w2sr"]["micro"]
+    assert cell["value"] == pytest.approx((0.5 - 0.1) / (0.6 - 0.1))
+    low, high = cell["interval"]
+    assert low < 0.8 < high
+    # Delta method: student and ceiling differ on 10 nested problems, so gain/gap = 1 - Binomial-ish(10)/50.
+    assert high - low == pytest.approx(2 * 1.96 * (0.1 * 0.9 / 100) ** 0.5 / 0.5, rel=0.3)
+    assert list(found["rgr"]) == ["w2sr"]
+
+
+def test_a_baseline_is_shown_with_the_rgr_that_it_has_for_free_and_its_own_decoding(done):
+    found, workdir = done
+    assert found["baselines"]["forced"]["micro"]["rgr"]["value"] == pytest.approx(0.6)
+    assert re.search(r"forced .*0\.60 \[.*\] for free", (workdir / "report.md").read_text())
+    assert found["mixed"] == []
+
+
+def test_claims_carry_the_paired_difference_and_a_verdict(done):
+    found, _ = done
+    claim = found["claims"]["students learn"]
+    difference, (low, high) = paired_bootstrap([1] * 50 + [0] * 50, [1] * 10 + [0] * 90, 500)
+    assert claim["difference"] == pytest.approx(difference) == pytest.approx(0.4)
+    assert claim["interval"] == pytest.approx([low, high], abs=0.03)
+    assert claim["holds"] is True
+    assert found["claims"]["upside down"]["holds"] is False
+
+
+def test_the_cost_ratio_is_given_in_every_definition(done):
+    found, _ = done
+    assert found["ledger"]["ratios"]["w2sr"] == pytest.approx({
+        "training": 40 / 2,
+        "training_without_compilation": 38 / 1,
+        "route": 40 / 10,
+        "route_with_teacher": 40 / 20,
+        "equal_accuracy": 40 * 5 / 10 / 10,  # validation reaches 0.5 at the fifth of ten steps
+        "training_flops": 20.0,
+        "route_flops": 10.0,
+        "route_flops_with_teacher": 5.0,
+        "tokens_generated": 10.0,
+        "tokens_generated_with_teacher": 2.5,
+        "usd": None,
+    })  # fmt: skip
+    assert found["ledger"]["routes"]["w2sr"]["total"]["device_seconds"] == 10.0
+    assert found["ledger"]["teacher"]["total"]["tokens_out"] == 300
+
+
+def test_the_page_is_self_contained_and_shows_plots_and_curves(done):
+    _, workdir = done
+    page = (workdir / "report.html").read_text()
+    assert page.count("<svg") == 6  # arms, RGR, cost, SFT loss, GRPO reward, validation
+    assert "<script" not in page
+    # Nothing is fetched: the only addresses are the names of XML namespaces.
+    assert set(re.findall(r"https?://[^\"'<> ]+", page)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+    assert not re.search(r"""(src|href)=["'](?!#)""", page)
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]+)"', page)) <= set(ids)
+
+
+def test_names_and_responses_cannot_become_markup(tmp_path):
+    evil = '<img src=x onerror=alert(1)>"&$x_1$'
+    config = experiment(tmp_path)
+    config.arms[evil] = evaluate(tmp_path / "evil", 30, response="</pre><script>alert(1)</script>")
+    config.claims[f"{evil} is better | than base"] = (evil, "base")
+    config.title = evil
+    report.main(config, str(tmp_path / "report"))
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "<img" not in page
+    assert "<script" not in page
+    assert "&lt;/pre&gt;&lt;script&gt;" in page
+    rows = [line for line in (tmp_path / "report" / "report.md").read_text().splitlines() if "is better" in line]
+    assert rows[0].count(" | ") == 3  # a bar inside a claim does not split its cell
+
+
+def test_the_tables_are_printed_at_the_end(tmp_path, capsys):
+    report.main(experiment(tmp_path), str(tmp_path / "report"))
+    out = capsys.readouterr().out
+    assert re.search(r"\| w2sr +\| 50\.0 \[40\.4, 59\.6\] +\| 0\.80 \[", out)
+    assert re.search(r"students learn +\| w2sr > base +\| \+40\.0 \[.*\| holds", out)
+    assert "| GRPO training / SFT training, FLOPs" in out
+
+
+def test_accuracies_of_zero_leave_rgr_undefined_with_the_reason(tmp_path, capsys):
+    config = experiment(tmp_path, base=0, student=0, ceiling=0, forced=0)
+    found = report.main(config, str(tmp_path / "report"))
+    reason = found["rgr"]["w2sr"]["average"]["undefined"]
+    assert "'grpo' does not beat the base 'base' beyond noise: +0.000" in reason
+    assert found["claims"]["students learn"]["holds"] == "not shown"
+    assert reason in capsys.readouterr().out
+    assert "undefined" in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_a_gap_within_noise_leaves_rgr_undefined(tmp_path):
+    config = experiment(tmp_path, base=50, student=52, ceiling=52)
+    config.arms["grpo"] = evaluate(tmp_path / "e-grpo", 52, shift=37)  # other problems are right
+    assert "undefined" in report.main(config, str(tmp_path / "report"))["rgr"]["w2sr"]["micro"]
+
+
+def test_the_average_is_over_benchmarks_with_equal_weight(tmp_path):
+    config = experiment(tmp_path)
+    second = {"base": 0, "forced": 8, "w2sr": 10, "grpo": 20}
+    for arm, right in second.items():
+        config.arms[arm] += evaluate(tmp_path / f"second-{arm}", right, total=20, benchmark="hard")
+    found = report.main(config, str(tmp_path / "report"))
+    assert found["arms"]["w2sr"]["average"]["pass_at_1"] == pytest.approx((0.5 + 0.5) / 2)
+    assert found["rgr"]["w2sr"]["hard"]["value"] == pytest.approx(0.5)
+    assert found["rgr"]["w2sr"]["average"]["value"] == pytest.approx((0.5 - 0.05) / (0.8 - 0.05))
+    assert found["ledger"]["ratios"]["w2sr"]["equal_accuracy"] is None
+    assert "## Pass@1, %" in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_mixed_decoding_is_refused_with_keys_and_arms_unless_allowed(tmp_path):
+    config = experiment(tmp_path)
+    config.arms["grpo"] = evaluate(tmp_path / "e-grpo", 60, decoding={"temperature": 1.0, "top_p": 0.95})
+    with pytest.raises(W2SRError, match=r"'base' / 'grpo' differ in temperature \(0\.0 / 1\.0\), top_p") as error:
+        report.main(config, str(tmp_path / "report"))
+    assert "\n" not in str(error.value)
+    config.allow_mixed_decoding = True
+    assert "temperature" in report.main(config, str(tmp_path / "report"))["mixed"][0]
+    assert "protocols are mixed" in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_a_baseline_on_other_problems_is_refused(tmp_path):
+    config = experiment(tmp_path)
+    config.arms["forced"] = evaluate(tmp_path / "e-forced", 40, decoding={"problems_sha256": "cd"})
+    with pytest.raises(W2SRError, match="'base' / 'forced' differ in problems_sha256"):
+        report.main(config, str(tmp_path / "report"))
+
+
+def test_arms_that_answered_other_problems_are_named(tmp_path):
+    config = experiment(tmp_path)
+    config.arms["w2sr"] = evaluate(tmp_path / "e-w2sr", 50, total=99)
+    with pytest.raises(W2SRError, match="'base' and 'w2sr' did not answer the same problems: 1 differ, 'p99' first"):
+        report.main(config, str(tmp_path / "report"))
+
+
+def test_predictions_that_disagree_with_their_result_are_refused(tmp_path):
+    config = experiment(tmp_path)
+    path = tmp_path / "e-w2sr" / "predictions.jsonl"
+    write_jsonl(path, read_jsonl(path, Prediction)[:90])
+    with pytest.raises(RecordError, match=r"result.json: pass_at_1: is 0.5, but predictions.jsonl gives 0.55"):
+        report.main(config, str(tmp_path / "report"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"base": "nobody"}, r"config.base: 'nobody' is not among config.arms \(base, forced, w2sr, grpo\)"),
+        ({"claims": {"x": ("w2sr", "nobody")}}, r"config.claims\['x'\]: 'nobody' is not among"),
+        ({"baselines": ("grpo",)}, "config.baselines: base and ceiling are arms of their own"),
+        ({"reports": ("somewhere",)}, "config.arms, config.reports: set one of the two"),
+    ],
+)
+def test_a_wrong_name_in_the_config_is_one_line(tmp_path, changes, message):
+    with pytest.raises(UsageError, match=message):
+        report.main(dataclasses.replace(experiment(tmp_path), **changes), str(tmp_path / "report"))
+
+
+def test_a_result_without_a_field_is_named(tmp_path):
+    config = experiment(tmp_path)
+    result = read_json(tmp_path / "e-base" / "result.json")
+    del result["stop_rate"]
+    write_json(tmp_path / "e-base" / "result.json", result)
+    with pytest.raises(RecordError, match=r"result\.json: stop_rate: missing"):
+        report.main(config, str(tmp_path / "report"))
+
+
+def seeds(root, students=(50, 54, 46), numbers=(0, 1, 2)):
+    for number, student in zip(numbers, students, strict=True):
+        place = root / f"s{student}"
+        report.main(experiment(place, student=student, seed=number, base=10, ceiling=60), str(place / "report"))
+    return tuple(str(root / f"s{student}" / "report") for student in students)
+
+
+def test_a_summary_gives_mean_sd_and_rgr_over_seeds(tmp_path, capsys):
+    config = ReportConfig(reports=seeds(tmp_path), title="Three seeds")
+    found = report.main(config, str(tmp_path / "summary"))
+    row = found["arms"]["w2sr"]["micro"]
+    assert (row["pass_at_1"], row["sd"]) == pytest.approx((0.5, 0.04))
+    assert row["per_seed"] == [0.50, 0.54, 0.46]
+    # t(.975, 2) = 4.302653; the gap is 0.5 in every seed, so Fieller's interval is the t interval over it.
+    half = 4.302653 * 0.04 / 3**0.5
+    assert row["interval"] == pytest.approx([0.5 - half, 0.5 + half], abs=1e-6)
+    cell = found["rgr"]["w2sr"]["micro"]
+    assert cell["value"] == pytest.approx(0.8)
+    assert cell["interval"] == pytest.approx([(0.4 - half) / 0.5, (0.4 + half) / 0.5], abs=1e-6)
+    assert cell["per_seed"] == pytest.approx([0.8, 0.88, 0.72])
+    assert found["baselines"]["forced"]["micro"]["rgr"]["value"] == pytest.approx(0.6)
+    claim = found["claims"]["students learn"]
+    assert (claim["seeds_holding"], claim["seeds"], claim["holds"]) == (3, 3, True)
+    assert found["ledger"]["ratios"]["w2sr"]["route"] == pytest.approx(4.0)
+    assert found["ledger"]["ratio_ranges"]["w2sr"]["equal_accuracy"] == pytest.approx([2.0, 2.4])
+    assert "holds (3 of 3 seeds alone)" in capsys.readouterr().out
+    assert "<svg" in (tmp_path / "summary" / "report.html").read_text()
+
+
+def test_a_summary_refuses_a_seed_twice_and_a_single_seed(tmp_path):
+    reports = seeds(tmp_path, students=(50, 54), numbers=(7, 7))
+    with pytest.raises(UsageError, match=r"config.reports: seed 7 occurs twice"):
+        report.main(ReportConfig(reports=reports), str(tmp_path / "summary"))
+    with pytest.raises(UsageError, match="at least two seeds"):
+        report.main(ReportConfig(reports=reports[:1]), str(tmp_path / "summary"))

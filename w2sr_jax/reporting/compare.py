@@ -1,0 +1,124 @@
+"""Arms compared on the same problems: Pass@1, RGR, the free baselines and the claims, each with its noise.
+
+One set of bootstrap resamples of the problems is shared by all arms, so every difference and ratio is paired.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from w2sr_jax.core.stage_config import HYGIENE_FLAGS, ReportConfig
+from w2sr_jax.grading.statistics import bootstrap_means, percentile_interval, rgr, rgr_draws
+from w2sr_jax.reporting.load import Arms
+
+AVERAGE = "average"
+
+
+class Comparison:
+    """Means and bootstrap draws of every (arm, benchmark), and of the average over benchmarks."""
+
+    def __init__(self, config: ReportConfig, arms: Arms):
+        self.config, self.arms = config, arms
+        self.benchmarks = list(arms[config.base])
+        rng = np.random.default_rng(config.seed)
+        self.means: dict[tuple[str, str], float] = {}
+        self.draws: dict[tuple[str, str], np.ndarray] = {}
+        for benchmark in self.benchmarks:
+            scores_AP = np.stack([arms[arm][benchmark].scores_P for arm in arms])
+            draws_RA = bootstrap_means(scores_AP, config.bootstrap, rng)
+            for row, arm in enumerate(arms):
+                self.means[arm, benchmark] = float(scores_AP[row].mean())
+                self.draws[arm, benchmark] = draws_RA[:, row]
+        for arm in arms:
+            self.means[arm, AVERAGE] = float(np.mean([self.means[arm, b] for b in self.benchmarks]))
+            self.draws[arm, AVERAGE] = np.mean([self.draws[arm, b] for b in self.benchmarks], axis=0)
+
+    def arm(self, arm: str) -> dict[str, dict[str, Any]]:
+        """{benchmark: {pass_at_1, interval, n, k, stop_rate}}, the average last."""
+        found = {}
+        for benchmark, evaluation in self.arms[arm].items():
+            result = evaluation.result
+            found[benchmark] = {
+                "pass_at_1": self.means[arm, benchmark],
+                "interval": list(result["interval"]),
+                "n": len(evaluation.problem_ids),
+                "k": result["k"],
+                "stop_rate": result["stop_rate"],
+            }
+        rows = list(found.values())
+        alone = len(rows) == 1
+        found[AVERAGE] = {
+            "pass_at_1": self.means[arm, AVERAGE],
+            "interval": rows[0]["interval"] if alone else list(percentile_interval(self.draws[arm, AVERAGE])),
+            "n": sum(row["n"] for row in rows),
+            "stop_rate": float(np.mean([row["stop_rate"] for row in rows])),
+        }
+        return found
+
+    def rgr(self, arm: str) -> dict[str, dict[str, Any]]:
+        """{benchmark: {value, interval} or {undefined: reason}}, the average last."""
+        return {benchmark: self._rgr(arm, benchmark) for benchmark in [*self.benchmarks, AVERAGE]}
+
+    def _rgr(self, arm: str, benchmark: str) -> dict[str, Any]:
+        base, ceiling = self.config.base, self.config.ceiling
+        gap, (low, high) = self.difference(ceiling, base, benchmark)
+        if low <= 0:
+            return {
+                "undefined": f"the ceiling {ceiling!r} does not beat the base {base!r} beyond noise: "
+                f"{gap:+.3f}, 95 % interval [{low:+.3f}, {high:+.3f}]"
+            }
+        value = rgr(self.means[arm, benchmark], self.means[base, benchmark], self.means[ceiling, benchmark])
+        draws = rgr_draws(self.draws[arm, benchmark], self.draws[base, benchmark], self.draws[ceiling, benchmark])
+        return {"value": value, "interval": list(percentile_interval(draws))}
+
+    def difference(self, higher: str, lower: str, benchmark: str = AVERAGE) -> tuple[float, tuple[float, float]]:
+        """Pass@1 of one arm less that of another, with the paired interval."""
+        interval = percentile_interval(self.draws[higher, benchmark] - self.draws[lower, benchmark])
+        return self.means[higher, benchmark] - self.means[lower, benchmark], interval
+
+    def claim(self, higher: str, lower: str) -> dict[str, Any]:
+        """Whether `higher` scores above `lower` on the average over benchmarks."""
+        difference, interval = self.difference(higher, lower)
+        return {
+            "higher": higher,
+            "lower": lower,
+            "difference": difference,
+            "interval": list(interval),
+            "holds": verdict(interval),
+        }
+
+    def hygiene(self, arm: str) -> dict[str, int]:
+        """{flag: responses that raise it}, over all benchmarks, and how many responses there are."""
+        predictions = [p for evaluation in self.arms[arm].values() for p in evaluation.predictions]
+        flags = {flag: sum(flag in p.hygiene for p in predictions) for flag in HYGIENE_FLAGS}
+        return {"responses": len(predictions)} | flags
+
+
+def verdict(interval: tuple[float, float]) -> bool | str:
+    """True or False if the interval of a difference leaves 0 out, else "not shown"."""
+    low, high = interval
+    return True if low > 0 else False if high < 0 else "not shown"
+
+
+def compare(config: ReportConfig, arms: Arms) -> dict[str, Any]:
+    """The part of report.json that says how good the arms are."""
+    comparison = Comparison(config, arms)
+    students = [a for a in arms if a not in (config.base, config.ceiling, *config.baselines)]
+    return {
+        "arms": {arm: comparison.arm(arm) for arm in arms},
+        "rgr": {arm: comparison.rgr(arm) for arm in students},
+        "baselines": {arm: _baseline(comparison, arm) for arm in config.baselines},
+        "claims": {sentence: comparison.claim(*pair) for sentence, pair in config.claims.items()},
+        "hygiene": {arm: comparison.hygiene(arm) for arm in arms},
+    }
+
+
+def _baseline(comparison: Comparison, arm: str) -> dict[str, dict[str, Any]]:
+    """What the baseline scores, and the RGR it has for free."""
+    scores, free = comparison.arm(arm), comparison.rgr(arm)
+    return {
+        benchmark: {"pass_at_1": row["pass_at_1"], "interval": row["interval"], "rgr": free[benchmark]}
+        for benchmark, row in scores.items()
+    }

@@ -1,0 +1,151 @@
+"""What each route costs, from the ledgers, and how many times dearer GRPO is, by every definition in use.
+
+A ratio without its definition says nothing: in the same run, compilation, trace generation and the teacher's own
+training move it by an order of magnitude. So all of them are printed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from w2sr_jax.core.cost import LedgerLine, read_ledger
+from w2sr_jax.core.metrics import read_metrics
+from w2sr_jax.core.records import RecordError
+from w2sr_jax.core.stage_config import ReportConfig
+
+TRAINING = ("sft", "grpo")
+
+DEFINITIONS = {
+    "training": "GRPO training / SFT training, device-seconds with compilation",
+    "training_without_compilation": "GRPO training / SFT training, device-seconds without compilation",
+    "route": "GRPO / SFT + trace generation + filter, device-seconds",
+    "route_with_teacher": "GRPO / SFT + traces + filter + making the teacher, device-seconds",
+    "equal_accuracy": "GRPO until validation reaches the student's Pass@1 / SFT + traces + filter, device-seconds",
+    "training_flops": "GRPO training / SFT training, FLOPs",
+    "route_flops": "GRPO / SFT + traces + filter, FLOPs",
+    "route_flops_with_teacher": "GRPO / SFT + traces + filter + making the teacher, FLOPs",
+    "tokens_generated": "GRPO rollouts / traces, tokens generated",
+    "tokens_generated_with_teacher": "GRPO rollouts / traces + the teacher's own rollouts, tokens generated",
+    "usd": "GRPO / SFT + traces + filter, money",
+}
+
+Curve = list[tuple[float, float]]
+
+# stage -> title of a curve -> how the metric's name may end
+CURVES: dict[str, dict[str, tuple[str, ...]]] = {
+    "sft": {"SFT loss": ("loss",)},
+    "grpo": {"GRPO reward": ("reward", "reward_mean"), "validation Pass@1": ("pass_at_1",)},
+}
+
+
+def read_route(workdirs: tuple[str, ...]) -> list[LedgerLine]:
+    """All ledger lines of a route; a workdir named twice counts once."""
+    return [line for workdir in dict.fromkeys(workdirs) for line in read_ledger(workdir)]
+
+
+def total(lines: list[LedgerLine]) -> dict[str, Any]:
+    """Sums of a route. `usd` is None if any of its stages has no price."""
+    prices = [line.usd for line in lines if line.usd is not None]
+    return {
+        "device_kinds": sorted({line.device_kind for line in lines}),
+        "device_seconds": sum(line.device_seconds for line in lines),
+        "compile_device_seconds": sum(line.compile_seconds * line.device_count for line in lines),
+        "tokens_in": sum(line.tokens_in for line in lines),
+        "tokens_out": sum(line.tokens_out for line in lines),
+        "flops": sum(line.flops for line in lines),
+        "usd": sum(prices) if lines and len(prices) == len(lines) else None,
+    }
+
+
+def ledger(config: ReportConfig, pass_at_1: dict[str, float] | None) -> dict[str, Any]:
+    """Costs of every route, of the teacher, and the ratios.
+
+    Args:
+        pass_at_1: of each arm, for the ratio at equal accuracy; None where GRPO's validation problems cannot be
+            likened to what was evaluated (an average of several benchmarks).
+    """
+    routes = {arm: read_route(workdirs) for arm, workdirs in config.routes.items()}
+    found: dict[str, Any] = {
+        "routes": {arm: _route(lines) for arm, lines in routes.items()},
+        "teacher": _route(read_route(config.teacher_route)) if config.teacher_route else None,
+        "definitions": DEFINITIONS,
+        "ratios": {},
+    }
+    if config.ceiling not in routes:
+        return found
+    ceiling = routes[config.ceiling]
+    validation = curves(config.routes[config.ceiling]).get("validation Pass@1", [])
+    for arm, lines in routes.items():
+        if arm != config.ceiling and any(line.stage == "sft" for line in lines):
+            # A workdir in both is part of the student's own route already.
+            teacher = read_route(tuple(w for w in config.teacher_route if w not in config.routes[arm]))
+            share = share_of_steps(validation, pass_at_1[arm]) if pass_at_1 else None
+            found["ratios"][arm] = ratios(ceiling, lines, teacher, share)
+    return found
+
+
+def ratios(
+    ceiling: list[LedgerLine], student: list[LedgerLine], teacher: list[LedgerLine], share: float | None
+) -> dict[str, float | None]:
+    """Cost of the ceiling's route over that of the student's, by each of DEFINITIONS; None where one is not known.
+
+    Args:
+        share: part of the GRPO steps after which validation reached the student's accuracy; None if it never did.
+    """
+    grpo, sft = (total([x for x in lines if x.stage in TRAINING]) for lines in (ceiling, student))
+    whole, route, charged = total(ceiling), total(student), total(student + teacher)
+    with_teacher = bool(teacher)
+    return {
+        "training": _ratio(grpo["device_seconds"], sft["device_seconds"]),
+        "training_without_compilation": _ratio(_steady(grpo), _steady(sft)),
+        "route": _ratio(whole["device_seconds"], route["device_seconds"]),
+        "route_with_teacher": _ratio(whole["device_seconds"], charged["device_seconds"]) if with_teacher else None,
+        "equal_accuracy": None if share is None else _ratio(share * grpo["device_seconds"], route["device_seconds"]),
+        "training_flops": _ratio(grpo["flops"], sft["flops"]),
+        "route_flops": _ratio(whole["flops"], route["flops"]),
+        "route_flops_with_teacher": _ratio(whole["flops"], charged["flops"]) if with_teacher else None,
+        "tokens_generated": _ratio(whole["tokens_out"], route["tokens_out"]),
+        "tokens_generated_with_teacher": _ratio(whole["tokens_out"], charged["tokens_out"]) if with_teacher else None,
+        "usd": _ratio(whole["usd"], route["usd"]),
+    }
+
+
+def share_of_steps(validation: Curve, accuracy: float) -> float | None:
+    """Part of the steps up to the first validation that reaches `accuracy`; None if none does."""
+    reached = [step for step, value in validation if value >= accuracy]
+    return (reached[0] + 1) / (validation[-1][0] + 1) if reached else None
+
+
+def curves(workdirs: tuple[str, ...]) -> dict[str, Curve]:
+    """What a route's training logged: {"SFT loss" | "GRPO reward" | "validation Pass@1": [(step, value)]}."""
+    found: dict[str, Curve] = {}
+    for workdir in dict.fromkeys(workdirs):
+        stages = {line.stage for line in read_ledger(workdir)}
+        for stage in stages & CURVES.keys():
+            try:
+                rows = read_metrics(workdir)
+            except RecordError:
+                rows = []  # a curve is decoration: a bad line of it must not cost the report
+            for title, suffixes in CURVES[stage].items():
+                if points := _points(rows, suffixes):
+                    found[title] = points
+    return found
+
+
+def _points(rows: list[dict[str, Any]], suffixes: tuple[str, ...]) -> Curve:
+    """(step, value) of the first metric whose name ends in one of `suffixes`, as in "train/loss"."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    name = next((n for s in suffixes for n in names if n == s or n.endswith((f"/{s}", f"_{s}"))), None)
+    return [(row["step"], row[name]) for row in rows if name is not None and row.get(name) is not None]
+
+
+def _route(lines: list[LedgerLine]) -> dict[str, Any]:
+    return {"stages": [line.to_json() for line in lines], "total": total(lines)}
+
+
+def _steady(cost: dict[str, Any]) -> float:
+    return cost["device_seconds"] - cost["compile_device_seconds"]
+
+
+def _ratio(dear: float | None, cheap: float | None) -> float | None:
+    return dear / cheap if dear and cheap and cheap > 0 else None

@@ -1,0 +1,197 @@
+"""Several seeds of one experiment put together: means, spread, and which claims hold how often.
+
+Seeds are the independent units here: intervals are Student's t over seeds (Fieller's, for the ratio RGR), so they
+hold what differs between seeds: initialisation, data order, traces, and the held-out problems where each seed draws
+its own. Where all seeds share one benchmark file, the choice of its problems is not in the interval.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from w2sr_jax.core.config import flatten
+from w2sr_jax.core.errors import UsageError, W2SRError
+from w2sr_jax.core.records import RecordError, read_json
+from w2sr_jax.core.stage_config import ReportConfig
+from w2sr_jax.grading.statistics import fieller_interval, t_interval
+from w2sr_jax.reporting.compare import verdict
+
+Report = dict[str, Any]
+
+
+def load_reports(config: ReportConfig) -> list[Report]:
+    """Reads report.json of every seed.
+
+    Raises:
+        UsageError: fewer than two, a seed twice, or reports of different experiments.
+    """
+    if len(config.reports) < 2:
+        raise UsageError("config.reports: a summary needs the reports of at least two seeds")
+    reports: list[Report] = []
+    for workdir in config.reports:
+        path = Path(workdir) / "report.json"
+        report = read_json(path)
+        if not isinstance(report, dict) or report.get("kind") != "experiment":
+            raise RecordError(f"{path}: kind: expected the report of one experiment")
+        reports.append(report)
+    first = reports[0]
+    for workdir, report in zip(config.reports[1:], reports[1:], strict=True):
+        for key in ("arms", "claims", "baselines"):
+            if odd := sorted(report[key].keys() ^ first[key].keys()):
+                raise UsageError(f"config.reports: {workdir} and {config.reports[0]} differ in {key}: {odd[0]!r}")
+        if (report["base"], report["ceiling"]) != (first["base"], first["ceiling"]):
+            raise UsageError(f"config.reports: {workdir} and {config.reports[0]} differ in base or ceiling")
+        odd = _differing_protocol(first["decoding"], report["decoding"])
+        if odd and not config.allow_mixed_decoding:
+            raise W2SRError(
+                f"config.reports: {workdir} and {config.reports[0]} differ in decoding: {', '.join(odd)}; "
+                "evaluate alike, or set --config.allow_mixed_decoding=True"
+            )
+    seeds = [report["seed"] for report in reports]
+    if twice := [seed for seed in seeds if seeds.count(seed) > 1]:
+        raise UsageError(f"config.reports: seed {twice[0]} occurs twice; give each experiment its own config.seed")
+    return reports
+
+
+def _differing_protocol(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Keys, the hash of the problems apart: seeds may draw their own problems."""
+    a, b = flatten(one), flatten(other)
+    return sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k) and not k.endswith("problems_sha256"))
+
+
+def summarise(config: ReportConfig, reports: list[Report]) -> Report:
+    """report.json over seeds: the same keys as one experiment's, with means, sd and the values of each seed."""
+    first = reports[0]
+    arms = {arm: {b: _arm(reports, arm, b) for b in first["arms"][arm]} for arm in first["arms"]}
+    return {
+        "kind": "summary",
+        "title": config.title,
+        "seed": None,
+        "seeds": [report["seed"] for report in reports],
+        "base": first["base"],
+        "ceiling": first["ceiling"],
+        "arms": arms,
+        "rgr": {arm: {b: _rgr(reports, arm, b, _trained) for b in rows} for arm, rows in first["rgr"].items()},
+        "baselines": {
+            arm: {
+                b: {
+                    "pass_at_1": arms[arm][b]["pass_at_1"],
+                    "sd": arms[arm][b]["sd"],
+                    "interval": arms[arm][b]["interval"],
+                    "rgr": _rgr(reports, arm, b, _free),
+                }
+                for b in rows
+            }
+            for arm, rows in first["baselines"].items()
+        },
+        "claims": {sentence: _claim(reports, sentence) for sentence in first["claims"]},
+        "hygiene": {arm: _sums([r["hygiene"][arm] for r in reports]) for arm in first["hygiene"]},
+        "ledger": _ledger(reports),
+        "decoding": first["decoding"],
+        "mixed": sorted({line for report in reports for line in report["mixed"]}),
+    }
+
+
+def _arm(reports: list[Report], arm: str, benchmark: str) -> dict[str, Any]:
+    rows = [report["arms"][arm][benchmark] for report in reports]
+    values = [row["pass_at_1"] for row in rows]
+    return _spread(values) | {
+        "n": sum(row["n"] for row in rows),
+        "stop_rate": statistics.fmean(row["stop_rate"] for row in rows),
+        "per_seed": values,
+    }
+
+
+def _spread(values: list[float]) -> dict[str, Any]:
+    low, high = t_interval(values)
+    interval = [max(0.0, low), min(1.0, high)]
+    return {"pass_at_1": statistics.fmean(values), "sd": statistics.stdev(values), "interval": interval}
+
+
+def _trained(report: Report, arm: str, benchmark: str) -> dict[str, Any]:
+    return report["rgr"][arm][benchmark]
+
+
+def _free(report: Report, arm: str, benchmark: str) -> dict[str, Any]:
+    return report["baselines"][arm][benchmark]["rgr"]
+
+
+def _rgr(
+    reports: list[Report], arm: str, benchmark: str, of_seed: Callable[[Report, str, str], dict[str, Any]]
+) -> dict[str, Any]:
+    """RGR of the mean accuracies, with Fieller's interval over seeds, and each seed's own."""
+
+    def scores(which: str) -> list[float]:
+        return [report["arms"][which][benchmark]["pass_at_1"] for report in reports]
+
+    base, ceiling = scores(reports[0]["base"]), scores(reports[0]["ceiling"])
+    per_seed = [of_seed(report, arm, benchmark).get("value") for report in reports]
+    gains = [a - b for a, b in zip(scores(arm), base, strict=True)]
+    gaps = [c - b for c, b in zip(ceiling, base, strict=True)]
+    low, high = t_interval(gaps)
+    if low <= 0:
+        reason = (
+            f"over {len(reports)} seeds the ceiling {reports[0]['ceiling']!r} does not beat the base "
+            f"{reports[0]['base']!r} beyond noise: {statistics.fmean(gaps):+.3f}, "
+            f"95 % interval [{low:+.3f}, {high:+.3f}]"
+        )
+        return {"undefined": reason, "per_seed": per_seed}
+    value = statistics.fmean(gains) / statistics.fmean(gaps)
+    return {"value": value, "interval": list(fieller_interval(gains, gaps)), "per_seed": per_seed}
+
+
+def _claim(reports: list[Report], sentence: str) -> dict[str, Any]:
+    rows = [report["claims"][sentence] for report in reports]
+    interval = t_interval([row["difference"] for row in rows])
+    return {
+        "higher": rows[0]["higher"],
+        "lower": rows[0]["lower"],
+        "difference": statistics.fmean(row["difference"] for row in rows),
+        "interval": list(interval),
+        "holds": verdict(interval),
+        "per_seed": [row["holds"] for row in rows],
+        "seeds_holding": sum(row["holds"] is True for row in rows),
+        "seeds": len(rows),
+    }
+
+
+def _ledger(reports: list[Report]) -> dict[str, Any]:
+    """Mean cost of each route over seeds; mean, least and greatest of each ratio."""
+    ledgers = [report["ledger"] for report in reports]
+    first = ledgers[0]
+    ratios: dict[str, dict[str, float | None]] = {}
+    ranges: dict[str, dict[str, list[float] | None]] = {}
+    for arm, by_definition in first["ratios"].items():
+        ratios[arm], ranges[arm] = {}, {}
+        for key in by_definition:
+            values = [ledger["ratios"].get(arm, {}).get(key) for ledger in ledgers]
+            known = [value for value in values if value is not None]
+            ratios[arm][key] = statistics.fmean(known) if known else None
+            ranges[arm][key] = [min(known), max(known)] if known else None
+    teachers = [ledger["teacher"] for ledger in ledgers]
+    return {
+        "routes": {
+            arm: {"stages": [], "total": _mean_total([ledger["routes"][arm]["total"] for ledger in ledgers])}
+            for arm in first["routes"]
+            if all(arm in ledger["routes"] for ledger in ledgers)
+        },
+        "teacher": {"stages": [], "total": _mean_total([t["total"] for t in teachers])} if all(teachers) else None,
+        "definitions": first["definitions"],
+        "ratios": ratios,
+        "ratio_ranges": ranges,
+    }
+
+
+def _mean_total(totals: list[dict[str, Any]]) -> dict[str, Any]:
+    kinds = sorted({kind for row in totals for kind in row["device_kinds"]})
+    numbers = [{k: v for k, v in row.items() if k != "device_kinds"} for row in totals]
+    means = {k: statistics.fmean(r[k] for r in numbers) if all(r[k] is not None for r in numbers) else None
+             for k in numbers[0]}  # fmt: skip
+    return {"device_kinds": kinds} | means
+
+
+def _sums(rows: list[dict[str, int]]) -> dict[str, int]:
+    return {key: sum(row[key] for row in rows) for key in rows[0]}
