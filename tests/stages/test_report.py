@@ -47,7 +47,7 @@ def evaluate(workdir, right, total=100, benchmark="micro", response="so 4", deco
         for i, ok in enumerate(oks)
     ]
     write_jsonl(workdir / "predictions.jsonl", predictions)
-    result = {"benchmark": benchmark, "problems": total, "k": 1, "pass_at_1": right / total}
+    result = {"benchmark": benchmark, "n": total, "k": 1, "pass_at_1": right / total}
     result |= {"interval": list(wilson_interval(right, total)), "stop_rate": 1 - 1 / total, "grader": "g1"}
     write_json(workdir / "result.json", result | {"decoding": DECODING | (decoding or {})})
     return (str(workdir),)
@@ -209,6 +209,19 @@ def test_accuracies_of_zero_leave_rgr_undefined_with_the_reason(tmp_path, capsys
     assert found["claims"]["students learn"]["holds"] == "not shown"
     assert reason in capsys.readouterr().out
     assert "undefined" in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_an_experiment_without_a_ceiling_still_has_its_report(tmp_path):
+    config = experiment(tmp_path, base=0, student=1)
+    del config.arms["grpo"], config.routes["grpo"]
+    found = report.main(config, str(tmp_path / "report"))
+    assert found["ceiling"] is None
+    assert found["rgr"]["w2sr"]["micro"] == {"undefined": "no arm is the ceiling (GRPO)"}
+    assert found["ledger"]["ratios"] == {}
+    assert "no arm is the ceiling" in (tmp_path / "report" / "report.html").read_text()
+    config.ceiling = "grop"
+    with pytest.raises(UsageError, match=r"config.ceiling: 'grop' is not among config.arms"):
+        report.main(config, str(tmp_path / "report"))
 
 
 def test_a_gap_within_noise_leaves_rgr_undefined(tmp_path):

@@ -11,9 +11,10 @@ import numpy as np
 
 from w2sr_jax.core.stage_config import HYGIENE_FLAGS, ReportConfig
 from w2sr_jax.grading.statistics import bootstrap_means, percentile_interval, rgr, rgr_draws
-from w2sr_jax.reporting.load import Arms
+from w2sr_jax.reporting.load import Arms, ceiling_of
 
 AVERAGE = "average"
+NO_CEILING = "no arm is the ceiling (GRPO)"
 
 
 class Comparison:
@@ -36,7 +37,10 @@ class Comparison:
             self.draws[arm, AVERAGE] = np.mean([self.draws[arm, b] for b in self.benchmarks], axis=0)
 
     def arm(self, arm: str) -> dict[str, dict[str, Any]]:
-        """{benchmark: {pass_at_1, interval, n, k, stop_rate}}, the average last."""
+        """{benchmark: {pass_at_1, interval, n, k, stop_rate}}, the average last.
+
+        A benchmark has the interval of its result.json (Wilson, or bootstrap for samples); the average is bootstrapped.
+        """
         found = {}
         for benchmark, evaluation in self.arms[arm].items():
             result = evaluation.result
@@ -62,7 +66,9 @@ class Comparison:
         return {benchmark: self._rgr(arm, benchmark) for benchmark in [*self.benchmarks, AVERAGE]}
 
     def _rgr(self, arm: str, benchmark: str) -> dict[str, Any]:
-        base, ceiling = self.config.base, self.config.ceiling
+        base, ceiling = self.config.base, ceiling_of(self.config)
+        if ceiling is None:
+            return {"undefined": NO_CEILING}
         gap, (low, high) = self.difference(ceiling, base, benchmark)
         if low <= 0:
             return {

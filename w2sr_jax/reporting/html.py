@@ -117,9 +117,9 @@ def _tiles(report: Report) -> str:
     tiles = []
     if students:
         best = max(students, key=lambda a: report["arms"][a][name]["pass_at_1"])
-        base, ceiling = (report["arms"][report[key]][name]["pass_at_1"] for key in ("base", "ceiling"))
+        ends = [arm for arm in (report["base"], report["ceiling"]) if arm is not None]
+        span = ", ".join(f"{arm} {tables.percent(report['arms'][arm][name]['pass_at_1'])}" for arm in ends)
         score = tables.percent(report["arms"][best][name]["pass_at_1"])
-        span = f"base {tables.percent(base)}, {report['ceiling']} {tables.percent(ceiling)}"
         tiles.append(("Best student, Pass@1", f"{score} %", f"{best}; {span}"))
         cell = report["rgr"][best][name]
         tiles.append(("Its RGR", *_rgr_tile(cell)))
@@ -137,7 +137,7 @@ def _tiles(report: Report) -> str:
 
 def _rgr_tile(cell: dict[str, Any]) -> tuple[str, str]:
     if "undefined" in cell:
-        return "undefined", "the ceiling does not beat the base beyond noise"
+        return "undefined", cell["undefined"].split(":")[0]
     low, high = cell["interval"]
     return f"{cell['value']:.2f}", f"95 % interval {low:.2f} to {high:.2f}"
 

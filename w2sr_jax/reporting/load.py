@@ -14,7 +14,7 @@ from w2sr_jax.core.errors import UsageError, W2SRError
 from w2sr_jax.core.records import Prediction, RecordError, read_json, read_jsonl
 from w2sr_jax.core.stage_config import ReportConfig
 
-RESULT_FIELDS = ("benchmark", "problems", "k", "pass_at_1", "interval", "stop_rate", "grader", "decoding")
+RESULT_FIELDS = ("benchmark", "k", "pass_at_1", "interval", "stop_rate", "grader", "decoding")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -89,8 +89,16 @@ def load_arms(config: ReportConfig) -> Arms:
     return arms
 
 
+def ceiling_of(config: ReportConfig) -> str | None:
+    """The ceiling's arm; None for an experiment without one: config.ceiling is "", or the default that no arm has."""
+    left_alone = config.ceiling in ("", ReportConfig().ceiling)
+    return None if left_alone and config.ceiling not in config.arms else config.ceiling
+
+
 def _check_names(config: ReportConfig) -> None:
-    named = [("config.base", config.base), ("config.ceiling", config.ceiling)]
+    named = [("config.base", config.base)]
+    if ceiling_of(config) is not None:
+        named.append(("config.ceiling", config.ceiling))
     named += [("config.baselines", arm) for arm in config.baselines]
     named += [("config.routes", arm) for arm in config.routes]
     named += [(f"config.claims[{sentence!r}]", arm) for sentence, pair in config.claims.items() for arm in pair]

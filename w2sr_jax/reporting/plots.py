@@ -60,7 +60,7 @@ def arms_plot(report: Report, benchmark: str, width: float = 9.2) -> Figure:
         axes.barh(y, value, height=0.62, color=colour(report, arm))
         _whisker(axes, y, low, high)
         axes.text(max(value, high) + 1.2, y, f"{value:.1f}", va="center", fontweight="bold", fontsize=9.5, bbox=HALO)
-    for arm in (report["base"], *report["baselines"], report["ceiling"]):
+    for arm in [a for a in (report["base"], *report["baselines"], report["ceiling"]) if a is not None]:
         axes.axvline(100 * rows[arm]["pass_at_1"], color=colour(report, arm), ls=(0, (4, 3)), lw=1.1, zorder=0.5)
     top = max(100 * max(row["interval"][1], row["pass_at_1"]) for row in rows.values())
     axes.set_xlim(0, max(5.0, 1.1 * top + 3))

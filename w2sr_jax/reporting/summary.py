@@ -17,7 +17,7 @@ from w2sr_jax.core.errors import UsageError, W2SRError
 from w2sr_jax.core.records import RecordError, read_json
 from w2sr_jax.core.stage_config import ReportConfig
 from w2sr_jax.grading.statistics import fieller_interval, t_interval
-from w2sr_jax.reporting.compare import verdict
+from w2sr_jax.reporting.compare import NO_CEILING, verdict
 
 Report = dict[str, Any]
 
@@ -127,6 +127,8 @@ def _rgr(
     def scores(which: str) -> list[float]:
         return [report["arms"][which][benchmark]["pass_at_1"] for report in reports]
 
+    if reports[0]["ceiling"] is None:
+        return {"undefined": NO_CEILING, "per_seed": [None] * len(reports)}
     base, ceiling = scores(reports[0]["base"]), scores(reports[0]["ceiling"])
     per_seed = [of_seed(report, arm, benchmark).get("value") for report in reports]
     gains = [a - b for a, b in zip(scores(arm), base, strict=True)]

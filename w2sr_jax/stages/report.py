@@ -17,7 +17,7 @@ from w2sr_jax.core.records import write_json, write_text
 from w2sr_jax.core.stage_config import ReportConfig
 from w2sr_jax.reporting import html, plots, routes, samples, summary, tables
 from w2sr_jax.reporting.compare import AVERAGE, compare
-from w2sr_jax.reporting.load import check_protocols, load_arms
+from w2sr_jax.reporting.load import ceiling_of, check_protocols, load_arms
 
 CONFIG = ReportConfig
 
@@ -56,7 +56,7 @@ def experiment(config: ReportConfig) -> tuple[dict[str, Any], Curves, list[sampl
         "title": config.title,
         "seed": config.seed,
         "base": config.base,
-        "ceiling": config.ceiling,
+        "ceiling": ceiling_of(config),
     }
     report |= compare(config, arms)
     scores = {arm: rows[AVERAGE]["pass_at_1"] for arm, rows in report["arms"].items()}
