@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-import grain
 import numpy as np
 
 from w2sr_jax.core.config import DataConfig
@@ -68,6 +67,8 @@ class Pipeline(Iterator[Batch]):
         process_count: int,
         pad_id: int = 0,
     ):
+        import grain  # seconds, which `w2sr sft --help` need not wait for
+
         lengths = [len(e.tokens) for e in examples]
         rows = first_fit(lengths, config.max_length) if config.packing else [[i] for i in range(len(examples))]
         share = config.batch_size // process_count
