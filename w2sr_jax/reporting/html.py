@@ -37,7 +37,8 @@ th{color:var(--muted);font-weight:600;font-size:12.5px;text-align:right;vertical
 td{text-align:right;white-space:nowrap}
 th,td{padding:6px 12px;border-bottom:1px solid var(--line)}
 th:first-child,td:first-child{text-align:left;padding-left:2px;white-space:normal}
-.ratios td:first-child{min-width:270px}
+.ratios th,.ratios td{white-space:normal}
+.ratios td:first-child{min-width:240px}
 .arms th{white-space:normal}
 .arms td:first-child{white-space:nowrap}
 tr:last-child td{border-bottom:0}
