@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from w2sr_jax.core.errors import UsageError
 from w2sr_jax.model.attention import attention
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.kv_cache import Cache
@@ -248,6 +249,18 @@ class Decoder(nnx.Module):
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Float32 logits [..., V] of hidden states [..., D]."""
         return jnp.matmul(hidden, self.head().astype(hidden.dtype), preferred_element_type=jnp.float32)
+
+
+def check_mesh(config: ModelConfig, mesh: jax.sharding.Mesh) -> None:
+    """Refuses a mesh that would cut through a head.
+
+    Raises:
+        UsageError: the tensor axis divides the query heads or the kv heads unevenly.
+    """
+    tensor = mesh.shape["tensor"]
+    for heads, what in ((config.num_heads, "query heads"), (config.num_kv_heads, "kv heads")):
+        if heads % tensor:
+            raise UsageError(f"config.mesh: tensor={tensor} does not divide {heads} {what}; use a divisor of both")
 
 
 def abstract_params(config: ModelConfig, param_dtype: Any = jnp.float32) -> nnx.State:

@@ -23,7 +23,7 @@ from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.mesh import sharding
 from w2sr_jax.core.records import sha256_file, write_json
 from w2sr_jax.model.config import CheckpointError, ModelConfig
-from w2sr_jax.model.decoder import Decoder, ParamSpec, Remat, param_specs
+from w2sr_jax.model.decoder import Decoder, ParamSpec, Remat, check_mesh, param_specs
 from w2sr_jax.model.hf_keys import KEYS, Tensor, open_checked, tensor_table
 from w2sr_jax.model.tensors import Index, TensorFiles, read_object, weight_files, write_tensors
 
@@ -101,6 +101,8 @@ def load(
     path = resolve(directory)
     config = load_config(path)
     files = open_checked(path, config)
+    if mesh is not None:
+        check_mesh(config, mesh)
     compute = dtype if compute_dtype is None else compute_dtype
     model = nnx.eval_shape(
         lambda: Decoder(
