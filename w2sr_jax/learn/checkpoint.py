@@ -1,0 +1,150 @@
+"""Training state on disk: Orbax, asynchronous and atomic, with a JSON part for everything that is no array.
+
+A step's directory appears under its final name only when it is complete, so that a kill leaves the steps before it.
+Leaves are stored under plain names (params.layers.q), which depend on no class of ours or of optax.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+from absl import logging
+
+from w2sr_jax.core.errors import W2SRError
+from w2sr_jax.learn.state import leaf_name
+
+NAMED = 3  # differing parameters that an error names before it only counts
+
+
+class Checkpointer:
+    """Saves and restores (step, state, extra) under one directory.
+
+    Args:
+        directory: made when absent; one subdirectory a step.
+        keep_last: older steps are deleted once a newer one is complete.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], keep_last: int = 2):
+        import orbax.checkpoint as ocp  # seconds to import: only a stage that trains pays for it
+
+        self._ocp = ocp
+        self._directory = Path(directory).resolve()
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep_last, enable_async_checkpointing=True, cleanup_tmp_directories=True
+        )
+        self._manager = ocp.CheckpointManager(self._directory, options=self._options)
+
+    def save(self, step: int, state: Any, extra: dict[str, Any]) -> None:
+        """Copies the state off the devices and writes it behind the caller's back; the state may be donated at once.
+
+        Args:
+            step: updates done; saving a step that is there already does nothing.
+            state: any pytree of arrays.
+            extra: JSON values: data-iterator state, seeds, best validation so far.
+        """
+        if step in self._manager.all_steps():
+            return
+        args = self._ocp.args
+        leaves = _by_name(state)
+        shapes = {name: [list(leaf.shape), str(leaf.dtype)] for name, leaf in leaves.items()}
+        self._manager.save(
+            step,
+            args=args.Composite(
+                state=args.StandardSave(leaves), extra=args.JsonSave({"extra": extra, "shapes": shapes})
+            ),
+        )
+
+    def restore_latest(self, abstract_state: Any) -> tuple[int, Any, dict[str, Any]] | None:
+        """The newest readable step, placed as `abstract_state` says; None where there is none.
+
+        Steps that cannot be read are set aside (renamed to STEP.unreadable) with a warning once an older one is read.
+
+        Args:
+            abstract_state: the state's structure, of jax.ShapeDtypeStruct with shardings (`abstract_state`).
+
+        Raises:
+            W2SRError: a readable checkpoint of other parameters (names the first that differ); or steps are there and
+                none is readable: that may be want of memory as well, so nothing is moved and training does not restart.
+        """
+        unreadable: list[int] = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                found = self._read(step, abstract_state)
+            except W2SRError:
+                raise
+            except Exception as error:  # whatever Orbax or TensorStore raise on bytes that they cannot read
+                reason = f"{type(error).__name__}: {str(error).strip().split(chr(10), 1)[0][:200]}"
+                logging.warning("checkpoint %s cannot be read (%s)", self._directory / str(step), reason)
+                unreadable.append(step)
+                continue
+            for bad in unreadable:
+                logging.warning("falling back from checkpoint %d to %d", bad, step)
+                self._set_aside(bad)
+            return found
+        if unreadable:
+            raise W2SRError(
+                f"{self._directory / str(unreadable[0])}: cannot be read, and there is no older checkpoint "
+                f"({reason}); delete {self._directory} to train from the beginning"
+            )
+        return None
+
+    def wait(self) -> None:
+        """Returns when every save is complete on disk; raises what went wrong in the background."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, then lets go of the directory."""
+        self._manager.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _read(self, step: int, abstract_state: Any) -> tuple[int, Any, dict[str, Any]]:
+        args, wanted = self._ocp.args, _by_name(abstract_state)
+        found = self._manager.restore(step, args=args.Composite(extra=args.JsonRestore())).extra
+        if different := _differences(found["shapes"], wanted):
+            named = "; ".join(different[:NAMED])
+            more = f" and {len(different) - NAMED} more" if len(different) > NAMED else ""
+            raise W2SRError(f"{self._directory / str(step)}: checkpoint of another model or optimizer: {named}{more}")
+        leaves = self._manager.restore(step, args=args.Composite(state=args.StandardRestore(wanted))).state
+        state = jax.tree.unflatten(jax.tree.structure(abstract_state), [leaves[name] for name in wanted])
+        return step, state, found["extra"]
+
+    def _set_aside(self, step: int) -> None:
+        """Out of Orbax's sight, so that training can save this step again; kept for whoever wants to look into it."""
+        if jax.process_index() == 0:
+            place = self._directory / str(step)
+            aside = place.with_name(f"{step}.unreadable")
+            while aside.exists():
+                aside = aside.with_name(aside.name + "+")
+            place.rename(aside)
+        self._manager.reload()
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+    return {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def _differences(saved: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """One phrase for each leaf that is not the same in the checkpoint and in the state."""
+    different = []
+    for name in sorted(saved.keys() | wanted.keys()):
+        if name not in wanted:
+            different.append(f"{name} is not in this model")
+        elif name not in saved:
+            different.append(f"{name} is not in the checkpoint")
+        elif [list(wanted[name].shape), str(wanted[name].dtype)] != saved[name]:
+            shape, dtype = saved[name]
+            now = wanted[name]
+            different.append(f"{name} is {dtype}{shape} there and {now.dtype}{list(now.shape)} here")
+    return different

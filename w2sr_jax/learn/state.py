@@ -1,0 +1,76 @@
+"""What training carries from step to step, and where on the mesh each piece of it lives."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh, SingleDeviceSharding
+
+from w2sr_jax.core import mesh as mesh_lib
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Parameters and optimizer state share one structure and one sharding. All of it is donated to each step."""
+
+    params: Any  # nnx.State of float32 nnx.Param
+    opt_state: Any  # optax state; its moments are trees like params
+    step: jax.Array  # int32 scalar: updates done
+
+
+def init_state(params: Any, optimizer: optax.GradientTransformation, mesh: Mesh | None = None) -> TrainState:
+    """The state before the first update.
+
+    It takes `params` over: the first step donates their buffers, so whoever needs them later (the frozen reference of
+    GRPO) copies them first.
+    """
+
+    def fresh(params: Any) -> tuple[Any, jax.Array]:
+        rest = optimizer.init(params), jnp.int32(0)
+        return rest if mesh is None else jax.lax.with_sharding_constraint(rest, tree_shardings(rest, mesh))
+
+    return TrainState(params, *(fresh(params) if mesh is None else jax.jit(fresh)(params)))
+
+
+def abstract_state(params: Any, optimizer: optax.GradientTransformation, mesh: Mesh | None = None) -> TrainState:
+    """Shapes, dtypes and shardings of `init_state(params, ...)`, for restoring; params may be abstract themselves."""
+    state = jax.eval_shape(lambda p: TrainState(p, optimizer.init(p), jnp.int32(0)), params)
+    shardings = tree_shardings(state, mesh)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
+
+
+def tree_shardings(tree: Any, mesh: Mesh | None) -> Any:
+    """A tree like `tree` whose leaves are shardings: parameters (and moments) by logical axes, other leaves replicated.
+
+    Without a mesh everything lives on the first device.
+
+    Raises:
+        W2SRError: a dimension that the mesh does not divide, by the parameter's name.
+    """
+
+    def place(path: Any, leaf: Any) -> Any:
+        where = SingleDeviceSharding(jax.local_devices()[0]) if mesh is None else mesh_lib.replicated(mesh)
+        if not isinstance(leaf, nnx.Variable):
+            return where
+        if mesh is not None:
+            axes, name = leaf.get_metadata("logical_axes"), leaf_name(path)
+            where = mesh_lib.sharding(axes, leaf.get_value().shape, mesh, name)
+        return leaf.replace(where)
+
+    return jax.tree_util.tree_map_with_path(place, tree, is_leaf=lambda x: isinstance(x, nnx.Variable))
+
+
+def leaf_name(path: Any) -> str:
+    """A leaf's place in the tree: params.layers.q"""
+    return jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")
+
+
+def shard_batch(batch: Any, mesh: Mesh) -> Any:
+    """This process's rows of a global batch (numpy) as global arrays, split over data and fsdp."""
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(mesh_lib.batch_sharding(mesh), x), batch)
