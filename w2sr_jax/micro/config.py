@@ -1,0 +1,87 @@
+"""Configs of the embedded default: `w2sr micro`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from w2sr_jax.core.config import MeshConfig, OptimizerConfig, PriceConfig, opt
+from w2sr_jax.core.errors import UsageError
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class SplitsConfig:
+    """Problems a split; all of them distinct, and none of them in the pretraining corpus."""
+
+    train: int = opt(2048, "for distillation and GRPO", minimum=1)
+    validation: int = opt(250, "for stop rules and learning rates", minimum=1)
+    test: int = opt(500, "for the report only", minimum=1)
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class SizeConfig:
+    """A decoder of the Qwen2.5 architecture. The default is the student's size, about a million parameters."""
+
+    hidden_size: int = opt(128, "", minimum=2)
+    intermediate_size: int = opt(512, "", minimum=1)
+    num_layers: int = opt(4, "", minimum=1)
+    num_heads: int = opt(4, "", minimum=1)
+    num_kv_heads: int = opt(2, "", minimum=1)
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class CorpusConfig:
+    """What base models read: problems with an answer, written in one of three ways."""
+
+    direct_share: float = opt(0.6, "documents that answer without work", minimum=0.0, maximum=1.0)
+    careful_share: float = opt(0.35, "of the worked documents; the others are sloppy", minimum=0.0, maximum=1.0)
+    direct_lengths: tuple[float, ...] = opt((1.0,) * 5, "relative frequency of 1, 2, ... operations, answered directly")
+    worked_lengths: tuple[float, ...] = opt((1.0,) * 5, "relative frequency of 1, 2, ... operations, worked")
+    rows: int = opt(12, "packed rows a step", minimum=1)
+    row_length: int = opt(48, "tokens of a packed row", minimum=48)
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class PretrainConfig:
+    """From scratch until a model is good enough at careful answers, which takes longer with some seeds than others."""
+
+    target: float = opt(
+        0.5,
+        "stop at this greedy validation Pass@1 of responses that are made to begin with care",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    validate_every: int = opt(50, "steps between validations", minimum=1)
+    validation_limit: int = opt(250, "first so many validation problems; 0 is all", minimum=0)
+    max_steps: int = opt(4000, "stop here at the latest", minimum=1)
+    warmup_steps: int = opt(100, "of the learning rate, which is constant from then on", minimum=1)
+    ema: float = opt(0.97, "decay of the averaged weights, which are validated and written", minimum=0.0, maximum=1.0)
+    optimizer: OptimizerConfig = opt(
+        lambda: OptimizerConfig(learning_rate=2e-3, schedule="constant", b2=0.98, weight_decay=0.01),
+        "the schedule and warm-up ratio are not looked at",
+    )
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class MicroConfig:
+    """`w2sr micro`: one of the three things that the embedded default is made of."""
+
+    what: str = opt(
+        "problems",
+        "problems: train, validation and test; base: a model from scratch; scramble: traces with random digits",
+        choices=("problems", "base", "scramble"),
+    )
+    seed: int = opt(0, "of whatever is made", minimum=0)
+    splits: SplitsConfig = opt(SplitsConfig, "")
+    problems: str = opt("", "base: the workdir of a `what=problems`, whose problems stay out of the corpus")
+    size: SizeConfig = opt(SizeConfig, "")
+    corpus: CorpusConfig = opt(CorpusConfig, "")
+    pretrain: PretrainConfig = opt(PretrainConfig, "")
+    traces: str = opt("", "scramble: the traces whose digits are drawn anew")
+    mesh: MeshConfig = opt(MeshConfig, "")
+    price: PriceConfig = opt(PriceConfig, "")
+
+    def check(self) -> None:
+        needed = {"base": "problems", "scramble": "traces"}
+        key = needed.get(self.what)
+        if key and not {"problems": self.problems, "traces": self.traces}[key]:
+            raise UsageError(f"config.{key}: required for what={self.what}")
