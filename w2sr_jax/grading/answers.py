@@ -12,7 +12,7 @@ import re
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
 _BARE = re.compile(r"\s*([^\s${}]+)")  # `\boxed 5`, `\boxed5`
-_PHRASE = re.compile(r"(?:####|\banswer(?:\s{1,3}is|\s{0,3}:))\s{0,3}:?(?=([^\n]{0,500}))", re.IGNORECASE)
+_PHRASE = re.compile(r"(?:####|\banswer(?:\s{1,3}is|(?=\s{0,3}:)))\s{0,3}:?\s{0,3}(?=([^\n]{0,500}))", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"\.(?=\s|$)")
 _CLOSED_MATH = re.compile(r"^(\${1,2}|\\\()(.+?)(?:\${1,2}|\\\))")
 

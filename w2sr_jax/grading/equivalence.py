@@ -39,6 +39,8 @@ def equivalent(given: str, gold: str, leaf: Leaf, depth: int = 0) -> bool:
     given_list, gold_list = _split(given), _split(gold)
     if given_list and gold_list:
         return _lists_equal(given_list, gold_list, leaf, depth + 1)
+    if (given_list and plain_number(gold)) or (gold_list and plain_number(given)):
+        return False
     given_sides, gold_sides = _sides(given), _sides(gold)
     if given_list or gold_list or (len(given_sides) == 1 and len(gold_sides) == 1):
         return leaf(given, gold)

@@ -32,7 +32,7 @@ _URL_OR_HTML = re.compile(
     re.IGNORECASE,
 )
 # What may close the formula that holds the box: brackets, dollars, punctuation, `\end{align}`, `\text{ cm}`.
-_CLOSER = re.compile(r"\\end\s*\{[a-z*]{1,20}\}|\\(?:text|mathrm|mbox)\s*\{[^{}]{0,60}\}|\\[\])]|[\s$}.,;*)\]]")
+_CLOSER = re.compile(r"\\end\s*\{[a-z*]{1,20}\}|\\(?:text|mathrm|mbox)\s*\{[^{}]{0,60}\}|\\[\])]|[\s$}.,;*)\]]+")
 
 
 def flags(response: str, finish_reason: str) -> list[str]:
@@ -115,4 +115,4 @@ def _goes_on(response: str) -> bool:
 
 def _mixes_scripts(response: str) -> bool:
     foreign = sum(1 for _ in _FOREIGN.finditer(response))
-    return 0 < foreign and foreign <= sum(1 for _ in _LATIN.finditer(response))
+    return 0 < foreign <= sum(1 for _ in _LATIN.finditer(response))

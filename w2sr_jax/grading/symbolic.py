@@ -19,7 +19,10 @@ _EXPONENT = re.compile(r"\^(-?\d{2,}|-\d)(?![\d.])")
 _EXPONENT_GROUP = re.compile(r"\^\(((?:[^()]|\([^()]*\))*)\)")
 _SCIENTIFIC = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?\d{1,3})(?![\w.])")
 _TEXT = re.compile(r"\\(?:text|mathrm|mbox)\s*\{[^{}]*\}")
-_TRAILING_UNIT = re.compile(r"(?<=[\w})!])\s*(?:\\(?:text|mathrm|mbox)\s*\{[^{}]*\}(?:\s*\^\s*\{?-?\d\}?)?[\s/]*)+$")
+# `\text{ cm}` or `\mathrm{m}/\mathrm{s}^2` after an expression; not the imaginary unit or e in roman type
+_TRAILING_UNIT = re.compile(
+    r"(?<=[\w})!])\s*(?:\\(?:text|mathrm|mbox)\s*\{(?!\s*[ie]\s*\})[^{}]*\}(?:\s*\^\s*\{?-?\d\}?)?[\s/]*)+$"
+)
 
 
 def math_verify_equal(given: str, gold: str) -> bool:
@@ -30,7 +33,7 @@ def math_verify_equal(given: str, gold: str) -> bool:
     if not ours or not theirs:
         return False
     if not verify(theirs, ours, strict=True, allow_set_relation_comp=True, timeout_seconds=None):
-        return False
+        return _symbol_equals(ours[0], theirs[0])
     return "%" in given + gold or _close(ours[0], theirs[0])
 
 
@@ -73,6 +76,15 @@ def to_latex(text: str) -> str:
     for original in protected:
         text = text.replace("\x00", original, 1)
     return text
+
+
+def _symbol_equals(a: Any, b: Any) -> bool:
+    """math-verify compares a lone symbol with an expression by their spelling only: x with x/2+x/2."""
+    from sympy import Expr, Symbol, simplify
+
+    if not (isinstance(a, Symbol) or isinstance(b, Symbol)) or not (isinstance(a, Expr) and isinstance(b, Expr)):
+        return False
+    return simplify(a.doit() - b.doit()) == 0
 
 
 def _close(a: Any, b: Any) -> bool:

@@ -59,7 +59,7 @@ def main(config: FilterConfig, workdir: str) -> dict[str, Any]:
         subsets = _draw(config, before)
         for name in SUBSETS:
             write_jsonl(root / f"{name}.jsonl", subsets[name])
-        counts = {
+        counts: dict[str, Any] = {
             "grader": GRADER_VERSION,
             "problems": len(problems),
             "problems_answered": len({t.problem_id for t in traces}),
