@@ -1,0 +1,267 @@
+"""Token choice, the decode loop against forward passes without a cache, and what is compiled."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from w2sr_jax.model import sampler
+from w2sr_jax.model.config import ModelConfig
+from w2sr_jax.model.decoder import Decoder
+from w2sr_jax.model.sampler import Sampler, cache_bucket, prompt_bucket
+from w2sr_jax.model.token_choice import choose_tokens, row_keys, truncate
+
+BASE = {
+    "vocab_size": 61,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_layers": 2,
+    "num_heads": 4,
+    "num_kv_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 2048,
+}
+CONFIGS = {
+    "qwen2-tied-2-groups": ModelConfig(**BASE | {"tie_embeddings": True}),
+    "qwen2-7-groups": ModelConfig(**BASE | {"num_heads": 7, "num_kv_heads": 1, "num_layers": 3}),
+    "llama-no-groups": ModelConfig(**BASE | {"family": "llama", "attention_bias": False, "num_kv_heads": 4}),
+}
+WEIGHT_STD = 0.2
+PROMPTS = [[5], [7, 8, 9], list(range(10, 24)), [1, 2, 3, 4, 5, 6, 7, 8]]
+
+
+def make_model(config: ModelConfig, seed: int = 0, **options) -> Decoder:
+    """Random weights far enough from zero that predictions are sharp and vary from one position to the next."""
+    model = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0), **options))
+    noise = np.random.default_rng(seed)
+
+    def draw(path, leaf) -> jax.Array:
+        array = noise.normal(size=leaf.shape, scale=0.1)
+        return jnp.asarray(array + 1 if "norm" in str(path) else array / 0.1 * WEIGHT_STD, jnp.float32)
+
+    nnx.update(model, jax.tree_util.tree_map_with_path(draw, nnx.state(model)))
+    return model
+
+
+def run(model: Decoder, prompts, *, streams=None, batch=None, copies=1, mesh=None, max_tokens=16, **options):
+    defaults = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "stop_token_ids": ()}
+    streams = streams or [(row // copies, row % copies) for row in range(len(prompts) * copies)]
+    return Sampler(model.config, model.dtype, mesh=mesh).sample(
+        nnx.state(model),
+        prompts,
+        streams,
+        batch=batch or max(4, len(prompts)),
+        copies=copies,
+        max_tokens=max_tokens,
+        **defaults | options,
+    )
+
+
+@nnx.jit
+def all_logprobs(model: Decoder, tokens_1T: jax.Array) -> jax.Array:
+    return jax.nn.log_softmax(model.logits(model(tokens_1T)))[0]
+
+
+def forward_logprobs(model: Decoder, prompt: list[int], completion: list[int]) -> np.ndarray:
+    """[len(completion), V] log-probabilities from one causal forward pass without a cache."""
+    tokens = prompt + completion
+    padded = np.array([tokens + [0] * (-len(tokens) % 128)])
+    return np.asarray(all_logprobs(model, padded))[len(prompt) - 1 : len(tokens) - 1]
+
+
+@pytest.fixture(scope="module", params=list(CONFIGS))
+def model(request):
+    return make_model(CONFIGS[request.param])
+
+
+@pytest.fixture(scope="module")
+def small():
+    return make_model(CONFIGS["qwen2-tied-2-groups"])
+
+
+def test_greedy_tokens_and_logprobs_equal_a_forward_pass_without_cache_at_every_position(model):
+    rows = run(model, PROMPTS)
+    for prompt, row in zip(PROMPTS, rows):
+        logprobs = forward_logprobs(model, prompt, row.token_ids)
+        assert row.token_ids == logprobs.argmax(-1).tolist()
+        np.testing.assert_allclose(row.logprobs, logprobs.max(-1), atol=1e-4)
+    assert len({tuple(row.token_ids) for row in rows}) == len(rows)
+    assert len(set(rows[0].token_ids)) > 3, "a constant prediction would prove little"
+
+
+def test_sampled_logprobs_are_those_of_the_plain_softmax(small):
+    rows = run(small, PROMPTS, temperature=0.7, top_p=0.9, top_k=20)
+    for prompt, row in zip(PROMPTS, rows):
+        logprobs = forward_logprobs(small, prompt, row.token_ids)
+        np.testing.assert_allclose(row.logprobs, logprobs[np.arange(16), row.token_ids], atol=1e-4)
+
+
+def test_a_cache_that_grows_on_the_way_changes_nothing(small, monkeypatch):
+    monkeypatch.setattr(sampler, "FIRST_CACHE", 32)
+    (row,) = run(small, [PROMPTS[1]], max_tokens=40)
+    assert row.token_ids == forward_logprobs(small, PROMPTS[1], row.token_ids).argmax(-1).tolist()
+    assert len(row.token_ids) == 40
+
+
+def test_training_options_of_the_model_do_not_matter(small):
+    other = Decoder(small.config, rngs=nnx.Rngs(0), scan_layers=False, remat="full")
+    nnx.update(other, nnx.state(small))
+    with count_compilations() as compiled:
+        assert run(other, PROMPTS) == run(small, PROMPTS)
+    assert compiled() <= 2  # at most the first run's prefill and decode, when this test runs alone
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_p", "top_k"),
+    [(0.5, 1.0, 0), (1.0, 1.0, 0), (1.7, 1.0, 0), (1.0, 0.8, 0), (1.3, 1.0, 5), (1.0, 0.7, 6)],
+)
+def test_sampling_frequencies_match_the_probabilities(temperature, top_p, top_k):
+    draws, logits = 20_000, np.array([2.0, 1.5, 1.0, 0.5, 0.0, -0.3, -0.7, -1.0, 0.9, -2.0], np.float32)
+    keys = row_keys(np.zeros((draws, 2), np.uint32), np.arange(draws, dtype=np.uint32))
+    tokens = choose_tokens(np.tile(logits, (draws, 1)), keys, 0, temperature, top_p, top_k)
+    probs = expected_probs(logits, temperature, top_p, top_k)
+    counts = np.bincount(np.asarray(tokens), minlength=logits.size)
+    assert counts[probs == 0].sum() == 0
+    expected = probs[probs > 0] * draws
+    chi_square = ((counts[probs > 0] - expected) ** 2 / expected).sum()
+    freedom = expected.size - 1
+    # The 99.9 % point of chi-square by Wilson and Hilferty's approximation (PNAS 17, 1931).
+    assert chi_square < freedom * (1 - 2 / (9 * freedom) + 3.09 * np.sqrt(2 / (9 * freedom))) ** 3
+
+
+def expected_probs(logits: np.ndarray, temperature: float, top_p: float, top_k: int) -> np.ndarray:
+    """Softmax, then the k most probable, then the fewest of these with mass top_p, by a plain loop."""
+    probs = np.exp(logits.astype(np.float64) / temperature)
+    order = np.argsort(-probs)[: top_k or None]
+    mass, total, kept = 0.0, probs[order].sum(), []
+    for token in order:
+        if mass >= top_p * total:
+            break
+        kept.append(token)
+        mass += probs[token]
+    result = np.zeros_like(probs)
+    result[kept] = probs[kept] / probs[kept].sum()
+    return result
+
+
+def test_whole_completions_follow_the_model_at_every_step(small):
+    # Two sampled tokens from one prompt: the joint frequencies of the pair against the product of forward passes.
+    copies, batches = 256, 8
+    pairs = np.zeros((61, 61))
+    for seed in range(batches):
+        streams = [(seed, sample) for sample in range(copies)]
+        for row in run(
+            small, [PROMPTS[1]], streams=streams, batch=1, copies=copies, max_tokens=2, temperature=1.0, top_k=3
+        ):
+            pairs[tuple(row.token_ids)] += 1
+    first = expected_probs(forward_logprobs(small, PROMPTS[1], [0])[0], 1.0, 1.0, 3)
+    expected = np.zeros_like(pairs)
+    for token in np.flatnonzero(first):
+        second = expected_probs(forward_logprobs(small, PROMPTS[1], [int(token), 0])[1], 1.0, 1.0, 3)
+        expected[token] = first[token] * second * copies * batches
+    assert pairs[expected == 0].sum() == 0
+    chi_square = ((pairs - expected)[expected > 0] ** 2 / expected[expected > 0]).sum()
+    assert chi_square < 26.12, "the 99.9 % point with 8 degrees of freedom"
+
+
+def test_top_p_of_one_and_top_k_of_the_vocabulary_keep_every_token():
+    logits = np.random.default_rng(0).normal(size=(4, 1000)).astype(np.float32) * 10
+    assert np.isfinite(truncate(logits, 1.0, 0)).all()
+    assert np.isfinite(truncate(logits, 1.0, 1000)).all()
+    np.testing.assert_array_equal(np.isfinite(truncate(logits, 1e-6, 0)).sum(-1), 1)
+
+
+def test_a_random_stream_depends_on_seed_and_sample_alone(small):
+    options = {"temperature": 1.0, "max_tokens": 8}
+    streams = [(2**40 + 3, 0), (11, 1), (11, 0), (2**40 + 4, 0)]
+    together = run(small, PROMPTS, streams=streams, **options)
+    backwards = run(small, PROMPTS[::-1], streams=streams[::-1], batch=8, **options)[::-1]
+    for prompt, stream, row, other in zip(PROMPTS, streams, together, backwards):
+        assert row.token_ids == other.token_ids
+        assert row.token_ids == run(small, [prompt], streams=[stream], **options)[0].token_ids
+    changed = run(small, [PROMPTS[0]] * 4, streams=[(2**40 + 3, 0), (2**40 + 3, 1), (3, 0), (2**40, 0)], **options)
+    assert len({tuple(row.token_ids) for row in changed}) == 4
+
+
+def test_copies_share_a_prefill_and_equal_separate_rows(small):
+    streams = [(prompt, sample) for prompt in range(4) for sample in range(3)]
+    shared = run(small, PROMPTS, streams=streams, copies=3, temperature=1.0)
+    separate = run(small, [p for p in PROMPTS for _ in range(3)], streams=streams, temperature=1.0)
+    assert [row.token_ids for row in shared] == [row.token_ids for row in separate]
+
+
+def test_a_stop_id_ends_its_row_only_and_stays_in_the_tokens(small):
+    free = run(small, PROMPTS)
+    stop = free[2].token_ids[4]
+    for row, unstopped in zip(run(small, PROMPTS, stop_token_ids=(stop, 60, 59)), free):
+        ends = [i for i, token in enumerate(unstopped.token_ids) if token in (stop, 60, 59)]
+        assert row.stopped == bool(ends)
+        assert row.token_ids == unstopped.token_ids[: ends[0] + 1 if ends else None]
+        assert len(row.logprobs) == len(row.token_ids)
+
+
+def test_the_loop_ends_when_all_rows_have_stopped_and_dummies_never_hold_it_up(small, monkeypatch):
+    # Three prompts in a batch of four.
+    states = []
+    decode = sampler._decode
+    monkeypatch.setattr(sampler, "_decode", lambda *args: states.append(decode(*args)) or states[-1])
+    free = run(small, PROMPTS[:3])
+    stops = tuple(row.token_ids[2] for row in free)
+    rows = run(small, PROMPTS[:3], stop_token_ids=stops)
+    assert all(row.stopped and len(row.token_ids) <= 3 for row in rows)
+    assert int(states[-1].slot) <= 16 + 3, "slots written: the prompt bucket and at most three tokens"
+    assert len(states) == 2
+
+
+def test_one_token_is_the_least_that_is_sampled(small):
+    assert [len(row.token_ids) for row in run(small, PROMPTS, max_tokens=1)] == [1] * 4
+
+
+def test_buckets_hold_their_length_with_less_than_half_unused():
+    for length in range(1, 5000):
+        assert length <= prompt_bucket(length) < max(17, 2 * length)
+        assert length <= cache_bucket(length) <= max(32, 1.5 * length)
+    assert len({cache_bucket(length) for length in range(1, 5000)}) <= 16
+
+
+class count_compilations:
+    """Counts every program that XLA compiles inside the block, however small."""
+
+    def __enter__(self):
+        self._count = 0
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+        return lambda: self._count
+
+    def _listen(self, event: str, _seconds: float, **_: object) -> None:
+        self._count += event == "/jax/core/compile/backend_compile_duration"
+
+    def __exit__(self, *_: object) -> None:
+        jax.monitoring.unregister_event_duration_listener(self._listen)
+
+
+def test_nothing_is_compiled_again_for_other_prompts_limits_stop_ids_or_weights(small):
+    with count_compilations() as compiled:
+        jax.jit(lambda x: x * 2 + len("a program of its own"))(np.zeros(3))
+    assert compiled() == 1, "the counter counts"
+    run(small, PROMPTS)
+    weights = [make_model(small.config, seed) for seed in (2, 3)]
+    with count_compilations() as compiled:
+        for length, model in ((1, small), (9, weights[0]), (17, weights[1])):
+            run(model, [[1] * length, [3] * 2, [4]], max_tokens=7 + length % 3, stop_token_ids=(4,))
+            run(model, [[2] * length] * 4, max_tokens=16, temperature=0.3, top_p=0.5, top_k=length)
+    assert compiled() == 0
+
+
+def test_a_mesh_gives_the_same_tokens():
+    from w2sr_jax.core.config import MeshConfig
+    from w2sr_jax.core.mesh import make_mesh, sharding
+
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    config = ModelConfig(**BASE | {"tie_embeddings": True, "vocab_size": 64})
+    model, sharded = make_model(config), make_model(config)
+    for _, param in nnx.to_flat_state(nnx.state(sharded)):
+        param.set_value(jax.device_put(param[...], sharding(param.logical_axes, param.shape, mesh)))
+    alone, spread = run(model, PROMPTS), run(sharded, PROMPTS, mesh=mesh)
+    assert [row.token_ids for row in spread] == [row.token_ids for row in alone]
+    np.testing.assert_allclose([r.logprobs for r in spread], [r.logprobs for r in alone], atol=1e-4)

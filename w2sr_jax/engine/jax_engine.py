@@ -1,0 +1,204 @@
+"""The engine without extra dependencies: the trainer's own decoder with a KV cache, on one device or on a mesh.
+
+Requests are sorted by length into even batches. With n samples per prompt, a batch holds whole prompts, whose
+prefill is shared. Compilations are kept for the process: engines of one architecture share them, and new weights
+need none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+
+from w2sr_jax.core.errors import UsageError, W2SRError
+from w2sr_jax.engine.base import Completion, OnFinished, Sampling, check_prompts, request_seeds
+from w2sr_jax.model import hf
+from w2sr_jax.model.decoder import Decoder
+from w2sr_jax.model.sampler import Row, Sampler
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Batch:
+    """Which requests run together: (prompt, first sample) pairs, `copies` samples each, padded to `size` pairs."""
+
+    requests: list[tuple[int, int]]
+    size: int
+    copies: int
+
+
+def plan_batches(lengths: Sequence[int], n: int, batch_size: int, ways: int = 1) -> list[_Batch]:
+    """Splits prompts x n samples into batches of about `batch_size` rows, longest prompts first.
+
+    Args:
+        lengths: tokens of each prompt.
+        n: samples per prompt; they share a batch row's prefill if `batch_size` holds n of each device group.
+        batch_size: rows at most (but at least one per device group).
+        ways: device groups, which must divide the number of prompts in a batch.
+    """
+    copies = n if batch_size // n >= ways else 1
+    most = max(1, batch_size // copies // ways) * ways
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    requests = [(prompt, sample) for prompt in order for sample in range(0, n, copies)]
+    batches = []
+    for first in range(0, len(requests), most):
+        part, size = requests[first : first + most], most
+        # The short last batch: a quarter, a sixteenth... of the full one. Finer steps would cost more compilations.
+        while size % (4 * ways) == 0 and size // 4 >= len(part):
+            size //= 4
+        batches.append(_Batch(part, size, copies))
+    return batches
+
+
+class JaxEngine:
+    """Samples from a Decoder; see `engine.base.Generator`.
+
+    Args:
+        directory: an HF directory, or anything else that `hf.resolve` takes.
+        dtype: of weights and activations; logits and sampling are fp32.
+        mesh: where the weights live and the batch is split; default one device.
+        batch_size: sequences decoded together.
+    """
+
+    def __init__(
+        self, directory: str | Path, dtype: str = "float32", *, mesh: Mesh | None = None, batch_size: int = 64
+    ):
+        from w2sr_jax.data.chat import load_tokenizer
+
+        if dtype not in ("float32", "bfloat16"):
+            raise UsageError(f"dtype: must be float32 or bfloat16, got {dtype}")
+        path = hf.resolve(directory)
+        self._set_up(_load(path, dtype, mesh), load_tokenizer(path), mesh, batch_size)
+
+    @classmethod
+    def from_model(
+        cls,
+        model: Decoder,
+        tokenizer: PreTrainedTokenizerFast | None,
+        *,
+        mesh: Mesh | None = None,
+        batch_size: int = 64,
+    ) -> Self:
+        """An engine around a model in memory, with its dtypes. Without a tokenizer, texts stay empty."""
+        engine = cls.__new__(cls)
+        engine._set_up(model, tokenizer, mesh, batch_size)
+        return engine
+
+    def _set_up(
+        self, model: Decoder, tokenizer: PreTrainedTokenizerFast | None, mesh: Mesh | None, batch_size: int
+    ) -> None:
+        if batch_size < 1:
+            raise UsageError(f"batch_size: must be at least 1, got {batch_size}")
+        self._params = nnx.state(model)
+        self._config, self._dtype = model.config, model.dtype.name
+        self._tokenizer, self._mesh, self._batch_size = tokenizer, mesh, batch_size
+        self._sampler = Sampler(model.config, model.dtype, mesh=mesh)
+
+    def generate(
+        self,
+        prompts: Sequence[str] | Sequence[Sequence[int]],
+        sampling: Sampling,
+        *,
+        seeds: Sequence[int] | None = None,
+        on_finished: OnFinished | None = None,
+    ) -> list[list[Completion]]:
+        """See `engine.base.Generator.generate`; `on_finished` is called as each batch ends."""
+        sampling.check()
+        prompt_seeds = request_seeds(sampling, seeds, len(prompts))
+        token_prompts = self._encode(prompts)
+        check_prompts(token_prompts, sampling, self._config.vocab_size, self._config.max_position_embeddings)
+        done: dict[tuple[int, int], Completion] = {}
+        lengths = [len(prompt) for prompt in token_prompts]
+        for batch in plan_batches(lengths, sampling.n, self._batch_size, self._sampler.ways):
+            keys = [(prompt, first + c) for prompt, first in batch.requests for c in range(batch.copies)]
+            rows = self._sampler.sample(
+                self._params,
+                [token_prompts[prompt] for prompt, _ in batch.requests],
+                [(prompt_seeds[prompt], sample) for prompt, sample in keys],
+                batch=batch.size,
+                copies=batch.copies,
+                max_tokens=sampling.max_tokens,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                top_k=sampling.top_k,
+                stop_token_ids=sampling.stop_token_ids,
+            )
+            for key, row in zip(keys, rows):
+                done[key] = self._completion(row, sampling.logprobs)
+                if on_finished is not None:
+                    on_finished(*key, done[key])
+        return [[done[prompt, sample] for sample in range(sampling.n)] for prompt in range(len(prompts))]
+
+    def update_weights(self, source: Any) -> None:
+        """Takes other weights of the same model; nothing is compiled again.
+
+        Args:
+            source: a directory as for the constructor, or a parameter tree as `nnx.split(model)` gives it
+                (which must stay alive: a donated one takes the engine's weights with it).
+
+        Raises:
+            W2SRError: the weights belong to another model.
+        """
+        if isinstance(source, str | Path):
+            model = _load(hf.resolve(source), jax.tree.leaves(self._params)[0].dtype.name, self._mesh)
+            if model.config != self._config:
+                raise W2SRError(f"{source}: is another model than the engine's; make a new engine")
+            source = nnx.state(model)
+        held, given = jax.tree_util.tree_flatten_with_path(self._params), jax.tree_util.tree_flatten_with_path(source)
+        shapes, new_shapes = ({jax.tree_util.keystr(p): x.shape for p, x in tree} for tree in (held[0], given[0]))
+        if wrong := [name for name in shapes | new_shapes if shapes.get(name) != new_shapes.get(name)]:
+            raise W2SRError(
+                f"update_weights: {len(wrong)} tensors are missing, extra or misshaped, the first {wrong[0]}: "
+                f"{new_shapes.get(wrong[0])} instead of {shapes.get(wrong[0])}"
+            )
+        leaves = [new.astype(old.dtype) for (_, old), (_, new) in zip(held[0], given[0])]
+        self._params = jax.tree.unflatten(held[1], leaves)
+
+    def describe(self) -> dict[str, Any]:
+        """Provenance, JSON values only."""
+        devices = [jax.devices()[0]] if self._mesh is None else list(self._mesh.devices.flat)
+        return {
+            "engine": "jax",
+            "version": jax.__version__,
+            "dtype": self._dtype,
+            "batch_size": self._batch_size,
+            "devices": len(devices),
+            "device_kind": devices[0].device_kind,
+            "mesh": None if self._mesh is None else dict(self._mesh.shape),
+        }
+
+    def _encode(self, prompts: Sequence[str] | Sequence[Sequence[int]]) -> list[list[int]]:
+        encoded = []
+        for prompt in prompts:
+            if not isinstance(prompt, str):
+                encoded.append([int(token) for token in prompt])
+            elif self._tokenizer is None:
+                raise UsageError("prompts: this engine has no tokenizer; give token ids")
+            else:
+                encoded.append(self._tokenizer.encode(prompt, add_special_tokens=False))
+        return encoded
+
+    def _completion(self, row: Row, logprobs: bool) -> Completion:
+        shown, text = row.token_ids[:-1] if row.stopped else row.token_ids, ""
+        if self._tokenizer is not None:
+            text = self._tokenizer.decode(shown, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return Completion(
+            text=text,
+            token_ids=row.token_ids,
+            logprobs=row.logprobs if logprobs else None,
+            finish_reason="stop" if row.stopped else "length",
+        )
+
+
+def _load(path: Path, dtype: str, mesh: Mesh | None) -> Decoder:
+    kind = jnp.dtype(dtype).type
+    return hf.load(path, mesh, kind, compute_dtype=kind)
