@@ -133,20 +133,20 @@ def _head_shard(shape: tuple[int, ...], mesh: Mesh | None) -> Callable[[jax.Arra
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _nll(hidden, head, targets, mask, chunk, mesh):  # type: ignore[no-untyped-def]
+def _nll(hidden, head, targets, mask, chunk, mesh):
     weights = _gathered(head, hidden.dtype, mesh)
 
-    def body(total, block):  # type: ignore[no-untyped-def]
+    def body(total, block):
         hidden_c, targets_c, mask_c = block
         return total - jnp.sum(_scores(hidden_c, weights, targets_c, 1.0).logprobs_Bc * mask_c), ()
 
     return _chunks(body, jnp.float32(0), (hidden, targets, mask), chunk)[0]
 
 
-def _nll_forward(hidden, head, targets, mask, chunk, mesh):  # type: ignore[no-untyped-def]
+def _nll_forward(hidden, head, targets, mask, chunk, mesh):
     weights, shard = _gathered(head, hidden.dtype, mesh), _head_shard(head.shape, mesh)
 
-    def body(carry, block):  # type: ignore[no-untyped-def]
+    def body(carry, block):
         total, dhead = carry
         hidden_c, targets_c, mask_c = block
         scores = _scores(hidden_c, weights, targets_c, 1.0)
@@ -160,7 +160,7 @@ def _nll_forward(hidden, head, targets, mask, chunk, mesh):  # type: ignore[no-u
     return total, (dhidden, dhead.astype(head.dtype))
 
 
-def _nll_backward(chunk, mesh, residuals, cotangent):  # type: ignore[no-untyped-def]
+def _nll_backward(chunk, mesh, residuals, cotangent):
     dhidden, dhead = residuals
     return (dhidden * cotangent).astype(dhidden.dtype), (dhead * cotangent).astype(dhead.dtype), None, None
 
@@ -169,26 +169,26 @@ _nll.defvjp(_nll_forward, _nll_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
-def _logprobs(hidden, head, targets, chunk, temperature, mesh):  # type: ignore[no-untyped-def]
+def _logprobs(hidden, head, targets, chunk, temperature, mesh):
     weights = _gathered(head, hidden.dtype, mesh)
 
-    def body(carry, block):  # type: ignore[no-untyped-def]
+    def body(carry, block):
         scores = _scores(block[0], weights, block[1], temperature)
         return carry, (scores.logprobs_Bc, _entropy(scores))
 
     return _chunks(body, (), (hidden, targets), chunk)[1]
 
 
-def _logprobs_forward(hidden, head, targets, chunk, temperature, mesh):  # type: ignore[no-untyped-def]
+def _logprobs_forward(hidden, head, targets, chunk, temperature, mesh):
     return _logprobs(hidden, head, targets, chunk, temperature, mesh), (hidden, head, targets)
 
 
-def _logprobs_backward(chunk, temperature, mesh, residuals, cotangents):  # type: ignore[no-untyped-def]
+def _logprobs_backward(chunk, temperature, mesh, residuals, cotangents):
     """d logprob / dz = onehot - p and dH / dz = -p (log p + H), with z the logits over the temperature."""
     hidden, head, targets = residuals
     weights, shard = _gathered(head, hidden.dtype, mesh), _head_shard(head.shape, mesh)
 
-    def body(dhead, block):  # type: ignore[no-untyped-def]
+    def body(dhead, block):
         hidden_c, targets_c, dlogprobs_c, dentropy_c = block
         scores = _scores(hidden_c, weights, targets_c, temperature)
         logp = scores.logits_BcV - scores.logz_Bc[..., None]
