@@ -190,7 +190,7 @@ class JaxEngine:
     def _completion(self, row: Row, logprobs: bool) -> Completion:
         shown, text = row.token_ids[:-1] if row.stopped else row.token_ids, ""
         if self._tokenizer is not None:
-            text = self._tokenizer.decode(shown, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+            text = str(self._tokenizer.decode(shown, skip_special_tokens=False, clean_up_tokenization_spaces=False))
         return Completion(
             text=text,
             token_ids=row.token_ids,
