@@ -3,8 +3,6 @@
 w2sr run --config=configs/experiments/micro.py --workdir=runs/micro
 """
 
-from __future__ import annotations
-
 import dataclasses
 
 from w2sr_jax.core.config import (
@@ -49,6 +47,12 @@ CLAIMS = {
 }
 
 
+def _pretraining(target: float, learning_rate: float, rows: int) -> PretrainConfig:
+    config = PretrainConfig(target=target, rows=rows)
+    config.optimizer.learning_rate = learning_rate
+    return config
+
+
 @dataclasses.dataclass(slots=True, kw_only=True)
 class PolicyConfig:
     """What differs between the GRPO of the teacher and that of the ceiling."""
@@ -75,9 +79,12 @@ class MicroExperiment(ExperimentConfig):
         "of the Reasoner teacher",
     )
     strong: SizeConfig = opt(SizeConfig, "of the student, and of the Non-Reasoner teacher")
-    weak_pretraining: PretrainConfig = opt(PretrainConfig, "")
-    strong_pretraining: PretrainConfig = opt(PretrainConfig, "")
-    teacher: PolicyConfig = opt(PolicyConfig, "GRPO of the weak base model")
+    weak_pretraining: PretrainConfig = opt(lambda: _pretraining(target=0.4, learning_rate=4e-3, rows=8), "")
+    strong_pretraining: PretrainConfig = opt(lambda: _pretraining(target=0.6, learning_rate=1.5e-3, rows=8), "")
+    teacher: PolicyConfig = opt(
+        lambda: PolicyConfig(steps=40, learning_rate=3e-4, validate_every=5, stop_at=0.45),
+        "GRPO of the weak base model",
+    )
     ceiling: PolicyConfig = opt(PolicyConfig, "GRPO of the strong base model")
     trace_problems: int = opt(1200, "training problems that the teachers answer", minimum=1)
     traces: int = opt(320, "traces that each student learns from", minimum=1)

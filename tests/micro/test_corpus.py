@@ -11,6 +11,8 @@ from w2sr_jax.micro.scramble import scramble
 from w2sr_jax.micro.task import BOX, WORK, make_splits
 from w2sr_jax.micro.tokenizer import END, VOCABULARY, make_tokenizer
 
+ROWS = 8
+
 
 def read_rows(batch):
     """(prompt, response) of every document in a batch, as text; the response's mask must cover it and its end."""
@@ -32,7 +34,7 @@ def test_held_out_problems_never_occur_in_the_pretraining_stream():
     config = CorpusConfig(direct_lengths=(6.0, 1.0, 1.0, 1.0, 1.0))
     read = [
         prompt
-        for batch in itertools.islice(batches(config, make_tokenizer(), 0, held_out), 300)
+        for batch in itertools.islice(batches(config, ROWS, make_tokenizer(), 0, held_out), 300)
         for prompt, _ in read_rows(batch)
     ]
     assert len(read) > 5000
@@ -56,14 +58,14 @@ def test_the_three_ways_of_answering_have_their_shares():
 def test_batches_are_full_rows_of_whole_documents():
     config = CorpusConfig()
     known = set(itertools.islice(documents(config, 5, ()), 3000))
-    for batch in itertools.islice(batches(config, make_tokenizer(), 5, ()), 40):
-        assert batch.tokens_BT.shape == (config.rows, config.row_length)
+    for batch in itertools.islice(batches(config, ROWS, make_tokenizer(), 5, ()), 40):
+        assert batch.tokens_BT.shape == (ROWS, config.row_length)
         assert (batch.segment_ids_BT > 0).mean() > 0.85
         assert set(read_rows(batch)) <= known
 
 
 def test_a_seed_names_its_corpus():
-    first, same, other = (next(batches(CorpusConfig(), make_tokenizer(), seed, ())) for seed in (1, 1, 2))
+    first, same, other = (next(batches(CorpusConfig(), ROWS, make_tokenizer(), seed, ())) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first.tokens_BT, same.tokens_BT)
     assert not np.array_equal(first.tokens_BT, other.tokens_BT)
 

@@ -1,7 +1,5 @@
 """Configs of the embedded default: `w2sr micro`."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from w2sr_jax.core.config import MeshConfig, OptimizerConfig, PriceConfig, opt
@@ -32,11 +30,12 @@ class SizeConfig:
 class CorpusConfig:
     """What base models read: problems with an answer, written in one of three ways."""
 
-    direct_share: float = opt(0.6, "documents that answer without work", minimum=0.0, maximum=1.0)
+    direct_share: float = opt(0.65, "documents that answer without work", minimum=0.0, maximum=1.0)
     careful_share: float = opt(0.35, "of the worked documents; the others are sloppy", minimum=0.0, maximum=1.0)
-    direct_lengths: tuple[float, ...] = opt((1.0,) * 5, "relative frequency of 1, 2, ... operations, answered directly")
+    direct_lengths: tuple[float, ...] = opt(
+        (2.0, 1.0, 1.0, 1.0, 1.0), "relative frequency of 1, 2, ... operations, answered directly"
+    )
     worked_lengths: tuple[float, ...] = opt((1.0,) * 5, "relative frequency of 1, 2, ... operations, worked")
-    rows: int = opt(12, "packed rows a step", minimum=1)
     row_length: int = opt(48, "tokens of a packed row", minimum=48)
 
 
@@ -50,13 +49,14 @@ class PretrainConfig:
         minimum=0.0,
         maximum=1.0,
     )
+    rows: int = opt(8, "packed rows a step; small batches, since learning takes steps rather than text", minimum=1)
     validate_every: int = opt(50, "steps between validations", minimum=1)
     validation_limit: int = opt(250, "first so many validation problems; 0 is all", minimum=0)
     max_steps: int = opt(4000, "stop here at the latest", minimum=1)
     warmup_steps: int = opt(100, "of the learning rate, which is constant from then on", minimum=1)
     ema: float = opt(0.97, "decay of the averaged weights, which are validated and written", minimum=0.0, maximum=1.0)
     optimizer: OptimizerConfig = opt(
-        lambda: OptimizerConfig(learning_rate=2e-3, schedule="constant", b2=0.98, weight_decay=0.01),
+        lambda: OptimizerConfig(learning_rate=3e-3, schedule="constant", b2=0.98, weight_decay=0.01),
         "the schedule and warm-up ratio are not looked at",
     )
 

@@ -11,7 +11,7 @@ from w2sr_jax.data.chat import Example
 from w2sr_jax.data.pack import Batch, first_fit, pack_rows
 from w2sr_jax.micro.config import CorpusConfig
 from w2sr_jax.micro.task import stream
-from w2sr_jax.micro.tokenizer import END, PAD
+from w2sr_jax.micro.tokenizer import END, PAD, VOCABULARY
 
 PACKED_TOGETHER = 512  # documents; enough for rows with next to no padding
 
@@ -34,14 +34,16 @@ def documents(config: CorpusConfig, seed: int, held_out: Container[str]) -> Iter
             yield chain.text, chain.worked(in_head=1 if rng.random() < config.careful_share else 2)
 
 
-def batches(config: CorpusConfig, tokenizer: Tokenizer, seed: int, held_out: Container[str]) -> Iterator[Batch]:
-    """Endless numpy batches [config.rows, config.row_length] with the loss on responses and their end of text."""
+def batches(
+    config: CorpusConfig, rows_a_step: int, tokenizer: Tokenizer, seed: int, held_out: Container[str]
+) -> Iterator[Batch]:
+    """Endless numpy batches [rows_a_step, config.row_length] with the loss on responses and their end of text."""
     source = documents(config, seed, held_out)
-    end, pad = tokenizer.token_to_id(END), tokenizer.token_to_id(PAD)
+    end, pad = VOCABULARY[END], VOCABULARY[PAD]
     examples: list[Example] = []
     rows: list[list[int]] = []
     while True:
-        if len(rows) < config.rows:
+        if len(rows) < rows_a_step:
             # What is left over of the last round goes into this one.
             examples = [examples[index] for row in rows for index in row]
             pairs = [next(source) for _ in range(PACKED_TOGETHER)]
@@ -50,5 +52,5 @@ def batches(config: CorpusConfig, tokenizer: Tokenizer, seed: int, held_out: Con
             examples += [Example([*p.ids, *r.ids, end], len(p.ids)) for p, r in zip(prompts, responses)]
             rows = first_fit([len(example.tokens) for example in examples], config.row_length)
             random.Random(len(examples)).shuffle(rows)
-        chosen, rows = rows[: config.rows], rows[config.rows :]
+        chosen, rows = rows[:rows_a_step], rows[rows_a_step:]
         yield pack_rows(examples, chosen, config.row_length, pad)

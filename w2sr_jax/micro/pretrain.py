@@ -102,7 +102,7 @@ def pretrain(
     average = jax.tree.map(jnp.copy, params)
     state = init_state(params, make_optimizer(config.optimizer))
     engine = JaxEngine.from_model(nnx.merge(graphdef, average), load_tokenizer(workdir / "tokenizer"), batch_size=256)
-    tokens, score, done = 0, 0.0, 0
+    tokens, score, done = 0, -1.0, 0
     with MetricWriter(workdir) as writer, Progress(config.max_steps, f"{workdir.name}: pretraining") as progress:
         began = time.monotonic()
         while done < config.max_steps and score < config.target:

@@ -55,7 +55,7 @@ def make_base(config: MicroConfig, root: Path) -> dict[str, Any]:
     validation = splits["validation"][: config.pretrain.validation_limit or None]
     with cost.StageClock(root, "micro") as clock:
         save_tokenizer(root / "tokenizer", CONTEXT)
-        data = batches(config.corpus, make_tokenizer(), config.seed, held_out)
+        data = batches(config.corpus, config.pretrain.rows, make_tokenizer(), config.seed, held_out)
         made = pretrain(config.pretrain, config.size, config.seed, data, validation, root, clock.tick)
         hf.save(made.model, root / "export", "float32", tokenizer_from=root / "tokenizer")
         flops = cost.train_flops(
