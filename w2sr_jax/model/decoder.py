@@ -75,13 +75,22 @@ def rms_norm(x: jax.Array, weight: jax.Array, eps: float) -> jax.Array:
     return (x32 * scale * weight.astype(jnp.float32)).astype(x.dtype)
 
 
+def linear(x_BTD: jax.Array, weight: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+    """x @ weight (+ bias) in the dtype of `x`.
+
+    As a 2-dimensional matmul: XLA's CPU backend runs the gradient of a 3-dimensional one at half the speed.
+    """
+    rows = x_BTD.reshape(-1, x_BTD.shape[-1]) @ weight.astype(x_BTD.dtype)
+    if bias is not None:
+        rows = rows + bias.astype(x_BTD.dtype)
+    return rows.reshape(*x_BTD.shape[:-1], -1)
+
+
 def qkv(config: ModelConfig, w: Weights, x_BTD: jax.Array, tables: Tables) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Rotated queries [B, T, N, H], rotated keys and values [B, T, K, H] of normalised activations."""
 
     def project(name: str) -> jax.Array:
-        y = x_BTD @ w[name].astype(x_BTD.dtype)
-        if config.attention_bias:
-            y = y + w[f"{name}_bias"].astype(x_BTD.dtype)
+        y = linear(x_BTD, w[name], w[f"{name}_bias"] if config.attention_bias else None)
         return y.reshape(*x_BTD.shape[:2], -1, config.head_dim)
 
     return rotate(project("q"), tables), rotate(project("k"), tables), project("v")
@@ -89,8 +98,7 @@ def qkv(config: ModelConfig, w: Weights, x_BTD: jax.Array, tables: Tables) -> tu
 
 def mlp(w: Weights, x_BTD: jax.Array) -> jax.Array:
     """SwiGLU: down(silu(gate(x)) * up(x))."""
-    dtype = x_BTD.dtype
-    return (jax.nn.silu(x_BTD @ w["gate"].astype(dtype)) * (x_BTD @ w["up"].astype(dtype))) @ w["down"].astype(dtype)
+    return linear(jax.nn.silu(linear(x_BTD, w["gate"])) * linear(x_BTD, w["up"]), w["down"])
 
 
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -99,7 +107,7 @@ Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 def block(config: ModelConfig, w: Weights, x_BTD: jax.Array, tables: Tables, attend: Attend) -> jax.Array:
     """One pre-norm layer; `attend(q, k, v)` is what differs between training and cached decoding."""
     q, k, v = qkv(config, w, rms_norm(x_BTD, w["input_norm"], config.rms_norm_eps), tables)
-    x_BTD = x_BTD + attend(q, k, v).reshape(*x_BTD.shape[:2], -1) @ w["o"].astype(x_BTD.dtype)
+    x_BTD = x_BTD + linear(attend(q, k, v).reshape(*x_BTD.shape[:2], -1), w["o"])
     return x_BTD + mlp(w, rms_norm(x_BTD, w["post_norm"], config.rms_norm_eps))
 
 
