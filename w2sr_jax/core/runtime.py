@@ -196,8 +196,10 @@ def _set_up_logging() -> None:
     logging.use_absl_handler()
     logging.get_absl_handler().setFormatter(std_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logging.set_verbosity(logging.INFO)
-    for noisy in ("orbax", "jax", "grain"):
-        std_logging.getLogger(noisy).setLevel(std_logging.WARNING)
+    # Orbax and Grain log every detail through absl too; theirs begins to matter at a warning.
+    logging.get_absl_handler().addFilter(
+        lambda record: record.levelno >= std_logging.WARNING or "w2sr_jax" in record.pathname
+    )
 
 
 def main_exit(stage: str, main: Main, config_type: type) -> None:

@@ -21,13 +21,13 @@ from w2sr_jax.core.records import (
     GradedTrace,
     Problem,
     Trace,
-    read_jsonl,
     sha256_file,
     sha256_records,
     write_json,
     write_jsonl,
 )
 from w2sr_jax.core.stage_config import HYGIENE_FLAGS, FilterConfig
+from w2sr_jax.data.examples import read_traces
 from w2sr_jax.data.tasks import load_problems
 from w2sr_jax.grading import hygiene
 from w2sr_jax.grading.grade import GRADER_VERSION, check_verifier
@@ -46,7 +46,7 @@ def main(config: FilterConfig, workdir: str) -> dict[str, Any]:
     validate(config)
     root = Path(workdir)
     problems = {problem.id: problem for problem in load_problems(config.problems)}
-    traces = read_jsonl(config.traces, Trace)
+    traces = read_traces(config.traces)
     _check(config, problems, traces)
     with cost.StageClock(workdir, "filter", device_kind="cpu") as clock:
         graded, undecided = _grade(config, problems, traces, clock)

@@ -65,7 +65,9 @@ def main(config: ExperimentConfig, workdir: str) -> dict[str, str]:
     reused = sum(s == "reused" for s in status.values())
     logging.info("%d stages, %d of them reused, %.0f s", len(nodes), reused, time.monotonic() - start)
     if nodes and nodes[-1].stage == "report":
-        _show_report(root / nodes[-1].name)
+        if status[nodes[-1].name] == "reused":  # otherwise the stage has just printed it
+            print((root / nodes[-1].name / "report.md").read_text(encoding="utf-8"))
+        print(f"The page with plots: {root / nodes[-1].name / 'report.html'}")
     return status
 
 
@@ -199,11 +201,6 @@ def _stage(name: str) -> Any:
         return importlib.import_module(f"w2sr_jax.stages.{name}")
     except ModuleNotFoundError:
         raise UsageError(f"experiment: no stage {name!r}") from None
-
-
-def _show_report(directory: Path) -> None:
-    print((directory / "report.md").read_text(encoding="utf-8"))
-    print(f"The page with plots: {directory / 'report.html'}")
 
 
 if __name__ == "__main__":
