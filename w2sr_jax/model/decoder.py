@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.kv_cache import Cache
 from w2sr_jax.model.rope import rope_tables, rotate
 
-Remat = Literal["none", "full"]
+Remat = str  # "none" or "full"
 Weights = dict[str, jax.Array]  # of one layer, by the names in `param_specs`
 Tables = tuple[jax.Array, jax.Array]
 
