@@ -12,7 +12,7 @@ import numpy as np
 from w2sr_jax.learn.step import RolloutBatch
 
 
-def bucket(length: int, step: int = 32) -> int:
+def bucket(length: int, step: int = 16) -> int:
     """`length` rounded up, so that a few widths serve every rollout: multiples of `step`, then of ever more."""
     while length > 16 * step:
         step *= 2
