@@ -79,10 +79,10 @@ class MicroExperiment(ExperimentConfig):
         "of the Reasoner teacher",
     )
     strong: SizeConfig = opt(SizeConfig, "of the student, and of the Non-Reasoner teacher")
-    weak_pretraining: PretrainConfig = opt(lambda: _pretraining(target=0.4, learning_rate=4e-3, rows=8), "")
+    weak_pretraining: PretrainConfig = opt(lambda: _pretraining(target=0.5, learning_rate=4e-3, rows=8), "")
     strong_pretraining: PretrainConfig = opt(lambda: _pretraining(target=0.6, learning_rate=1.5e-3, rows=8), "")
     teacher: PolicyConfig = opt(
-        lambda: PolicyConfig(steps=40, learning_rate=3e-4, validate_every=5, stop_at=0.45),
+        lambda: PolicyConfig(steps=120, prompts=32, learning_rate=5e-4, validate_every=5, patience=24, stop_at=0.45),
         "GRPO of the weak base model",
     )
     ceiling: PolicyConfig = opt(PolicyConfig, "GRPO of the strong base model")
