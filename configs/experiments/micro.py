@@ -47,8 +47,8 @@ CLAIMS = {
 }
 
 
-def _pretraining(target: float, learning_rate: float, rows: int) -> PretrainConfig:
-    config = PretrainConfig(target=target, rows=rows)
+def _pretraining(target: float, learning_rate: float) -> PretrainConfig:
+    config = PretrainConfig(target=target)
     config.optimizer.learning_rate = learning_rate
     return config
 
@@ -79,18 +79,18 @@ class MicroExperiment(ExperimentConfig):
         "of the Reasoner teacher",
     )
     strong: SizeConfig = opt(SizeConfig, "of the student, and of the Non-Reasoner teacher")
-    weak_pretraining: PretrainConfig = opt(lambda: _pretraining(target=0.5, learning_rate=4e-3, rows=8), "")
-    strong_pretraining: PretrainConfig = opt(lambda: _pretraining(target=0.6, learning_rate=1.5e-3, rows=8), "")
+    weak_pretraining: PretrainConfig = opt(lambda: _pretraining(target=0.4, learning_rate=2e-3), "")
+    strong_pretraining: PretrainConfig = opt(lambda: _pretraining(target=0.6, learning_rate=1.5e-3), "")
     teacher: PolicyConfig = opt(
-        lambda: PolicyConfig(steps=120, prompts=32, learning_rate=5e-4, validate_every=5, patience=24, stop_at=0.45),
+        lambda: PolicyConfig(steps=60, prompts=32, learning_rate=5e-4, validate_every=10, patience=6),
         "GRPO of the weak base model",
     )
-    ceiling: PolicyConfig = opt(PolicyConfig, "GRPO of the strong base model")
+    ceiling: PolicyConfig = opt(lambda: PolicyConfig(steps=150, learning_rate=5e-4), "GRPO of the strong base model")
     trace_problems: int = opt(1200, "training problems that the teachers answer", minimum=1)
     traces: int = opt(320, "traces that each student learns from", minimum=1)
     sft_steps: int = opt(40, "", minimum=1)
     sft_rows: int = opt(16, "packed rows a step", minimum=1)
-    sft_rates: dict[str, float] = opt(lambda: dict.fromkeys(TRAINED, 3e-4), "arm -> peak learning rate")
+    sft_rates: dict[str, float] = opt(lambda: dict.fromkeys(TRAINED, 1e-4), "arm -> peak learning rate")
     bootstrap: int = opt(10_000, "resamples of the report's intervals", minimum=100)
 
     def nodes(self) -> list[Node]:
@@ -127,8 +127,13 @@ class MicroExperiment(ExperimentConfig):
                 MicroConfig(what="scramble", seed=seed, traces=f"{at}/filter/all.jsonl"),
             ),
             *((arm, "sft", self._sft(seed, at, arm)) for arm in TRAINED),
+            *(
+                (f"{arm}_test", "evaluate", self._evaluate(at, arm, evaluated[arm]))
+                for arm in evaluated
+                if arm != "grpo"
+            ),
             ("grpo", "grpo", self._grpo(seed, at, f"{at}/strong/export", self.ceiling)),
-            *((f"{arm}_test", "evaluate", self._evaluate(at, arm, model)) for arm, model in evaluated.items()),
+            ("grpo_test", "evaluate", self._evaluate(at, "grpo", evaluated["grpo"])),
             ("report", "report", self._report(seed, at, list(evaluated))),
         ]
         return [Node(name=f"seed{seed}/{name}", stage=stage, config=config) for name, stage, config in parts]
