@@ -11,7 +11,7 @@ demo:
 
 test:
 	@launch/setup.sh dev,torch
-	$(RUN)/python -m pytest --cov --cov-report=term --cov-fail-under=85 --durations=15 $(PYTEST)
+	$(RUN)/python -m pytest --cov --cov-report=term --cov-fail-under=85 --durations=15 -n 2 --dist=worksteal $(PYTEST)
 
 lint:
 	@launch/setup.sh dev,torch
