@@ -4,7 +4,7 @@ from jax.sharding import PartitionSpec as P
 
 from w2sr_jax.core.config import MeshConfig
 from w2sr_jax.core.errors import UsageError, W2SRError
-from w2sr_jax.core.mesh import batch_ways, make_mesh, sharding, spec
+from w2sr_jax.core.mesh import batch_ways, make_mesh, mesh_or_none, sharding, spec
 
 
 def test_one_axis_takes_the_devices_that_are_left():
@@ -16,6 +16,11 @@ def test_one_axis_takes_the_devices_that_are_left():
 def test_a_mesh_that_does_not_match_the_devices_names_both():
     with pytest.raises(UsageError, match=r"data=1 x fsdp=3 x tensor=1 does not make 8 devices"):
         make_mesh(MeshConfig(fsdp=3))
+
+
+def test_one_device_of_many_may_be_asked_for():
+    assert mesh_or_none(MeshConfig(data=1, fsdp=1, tensor=1)) is None
+    assert mesh_or_none(MeshConfig(data=1, fsdp=-1, tensor=1)).size == 8
 
 
 def test_more_than_one_open_axis_is_refused():

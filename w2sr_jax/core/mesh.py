@@ -102,6 +102,8 @@ def batch_ways(mesh: Mesh) -> int:
 
 
 def mesh_or_none(config: MeshConfig) -> Mesh | None:
-    """`make_mesh`, or None where there is a single device and nothing to shard."""
+    """`make_mesh`, or None where one device is asked for, or there is only one: nothing is sharded then."""
+    if (config.data, config.fsdp, config.tensor) == (1, 1, 1) and jax.process_count() == 1:
+        return None  # the first device, however many others there are
     mesh = make_mesh(config)
     return mesh if mesh.size > 1 else None

@@ -12,6 +12,7 @@ from flax import nnx
 from jax.sharding import Mesh, SingleDeviceSharding
 
 from w2sr_jax.core import mesh as mesh_lib
+from w2sr_jax.core.errors import UsageError
 
 
 @jax.tree_util.register_dataclass
@@ -72,5 +73,12 @@ def leaf_name(path: Any) -> str:
 
 
 def shard_batch(batch: Any, mesh: Mesh) -> Any:
-    """This process's rows of a global batch (numpy) as global arrays, split over data and fsdp."""
+    """This process's rows of a global batch (numpy) as global arrays, split over data and fsdp.
+
+    Raises:
+        UsageError: the rows cannot be split evenly.
+    """
+    rows, ways = len(jax.tree.leaves(batch)[0]) * jax.process_count(), mesh_lib.batch_ways(mesh)
+    if rows % ways:
+        raise UsageError(f"batch of {rows} rows does not split over data x fsdp = {ways} device groups")
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(mesh_lib.batch_sharding(mesh), x), batch)
