@@ -156,6 +156,12 @@ class GRPOConfig:
                 f"config.minibatch_prompts: {self.minibatch_prompts} does not divide "
                 f"prompts_per_step={self.prompts_per_step}"
             )
+        if self.stop_at_reward and not self.validation:
+            raise UsageError("config.stop_at_reward: is a validation score; set config.validation to problems")
+        if self.loss.tis_cap and self.sampling.temperature != 1.0:
+            raise UsageError(
+                "config.loss.tis_cap: the sampler's logprobs are of temperature 1; sample at temperature 1"
+            )
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)

@@ -145,7 +145,8 @@ def _grpo_step(
             micro.advantages_B,
             micro.loss_mask_BT,
             entropy_BT=entropy,
-            sampler_logprobs_BT=micro.sampler_logprobs_BT,
+            # The sampler reports the plain softmax, which can only be compared with a policy of temperature 1.
+            sampler_logprobs_BT=micro.sampler_logprobs_BT if temperature == 1.0 else None,
             whole=losses.totals(whole.loss_mask_BT, max_tokens),
         )
         return loss, metrics | {"tokens": jnp.sum(micro.loss_mask_BT)}

@@ -1,0 +1,195 @@
+"""`w2sr grpo`: the reward rises, every option set runs, it resumes as unbroken, and exports the best policy."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from w2sr_jax.core.config import CheckpointConfig, MeshConfig, SamplingConfig
+from w2sr_jax.core.cost import read_ledger
+from w2sr_jax.core.errors import UsageError
+from w2sr_jax.core.metrics import read_metrics
+from w2sr_jax.core.stage_config import GRPOLossConfig
+from w2sr_jax.learn import policy as policies
+from w2sr_jax.model import hf
+from w2sr_jax.stages import grpo
+
+TIMES = ("time", "rollout_seconds", "update_seconds")
+OPTION_SETS = {
+    "minibatches with old logprobs": {"minibatch_prompts": 2},
+    "two epochs": {"epochs_per_step": 2},
+    "kl": {"loss": GRPOLossConfig(kl=0.01)},
+    "entropy": {"loss": GRPOLossConfig(kl=0.0, entropy=0.01)},
+    "dr_grpo": {"loss": GRPOLossConfig(kl=0.0, advantage="dr_grpo", aggregate="constant")},
+    "gspo": {"loss": GRPOLossConfig(kl=0.0, ratio="sequence", aggregate="sequence_mean"), "minibatch_prompts": 2},
+    "dapo": {"loss": GRPOLossConfig(kl=0.0, clip_high=0.28), "dynamic_sampling": True, "overlong_buffer": 3},
+    "tis": {"loss": GRPOLossConfig(kl=0.0, tis_cap=2.0), "minibatch_prompts": 2},
+    "another temperature": {"sampling": SamplingConfig(max_tokens=6, temperature=0.7, top_p=0.9, n=4)},
+    "more prompts than problems": {"prompts_per_step": 20, "minibatch_prompts": 20},
+}
+
+
+@pytest.fixture(scope="module")
+def unbroken(files, guesser, tmp_path_factory):
+    root = tmp_path_factory.mktemp("unbroken")
+    return root, grpo.main(resumable(files, guesser), str(root))
+
+
+def resumable(files, guesser):
+    """Everything that a resume has to bring back: minibatches, a reference, validation, dynamic sampling."""
+    return files.grpo(
+        str(guesser),
+        steps=5,
+        minibatch_prompts=2,
+        loss=GRPOLossConfig(kl=0.01),
+        dynamic_sampling=True,
+        validation=files.problems,
+        validate_every=1,
+        patience=9,
+    )
+
+
+def rows(root):
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in read_metrics(root)]
+
+
+def weights(root):
+    return load_file(root / "export" / "model.safetensors")
+
+
+def assert_equal_weights(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def test_the_reward_rises_to_certainty(files, guesser, tmp_path):
+    result = grpo.main(files.grpo(str(guesser), steps=40), str(tmp_path))
+    rewards = [row["reward"] for row in read_metrics(tmp_path)]
+    assert len(rewards) == result["steps"] == 40
+    assert np.mean(rewards[:4]) < 0.6
+    assert np.mean(rewards[-4:]) > 0.9
+    assert result["reward"] == rewards[-1]
+    assert "best" not in result
+    assert hf.load(tmp_path).config == hf.load(guesser).config
+    (line,) = read_ledger(tmp_path)
+    assert line.stage == "grpo"
+    assert min(line.tokens_in, line.tokens_out, line.flops) > 0
+
+
+def test_the_first_on_policy_step_has_ratio_one_and_the_sampler_agrees(files, guesser, tmp_path):
+    grpo.main(files.grpo(str(guesser), steps=1), str(tmp_path))
+    (row,) = read_metrics(tmp_path)
+    assert row["ratio_mean"] == pytest.approx(1.0, abs=1e-5)
+    assert row["mismatch_max"] < 1e-4
+    assert row["clip_fraction"] == 0.0
+
+
+@pytest.mark.parametrize("name", OPTION_SETS)
+def test_every_option_set_runs_and_moves_the_policy(files, guesser, tmp_path, name):
+    result = grpo.main(files.grpo(str(guesser), steps=2, **OPTION_SETS[name]), str(tmp_path))
+    found = rows(tmp_path)
+    assert result["steps"] == len(found) == 2
+    assert all(value is not None and np.isfinite(value) for row in found for value in row.values())
+    assert not np.array_equal(hf.load(tmp_path).embed[...], hf.load(guesser).embed[...])
+    expected = {"kl": "kl", "tis": "tis_weight_mean"}.get(name)
+    assert expected is None or expected in found[0]
+    assert ("mismatch_mean" in found[0]) == (name != "another temperature")
+
+
+def test_a_mesh_of_eight_devices_learns_the_same(files, guesser, tmp_path):
+    for name, mesh in (("one", MeshConfig(data=1, fsdp=1, tensor=1)), ("eight", MeshConfig(data=2, fsdp=4, tensor=1))):
+        grpo.main(files.grpo(str(guesser), steps=2, mesh=mesh), str(tmp_path / name))
+    one, eight = rows(tmp_path / "one"), rows(tmp_path / "eight")
+    for a, b in zip(one, eight, strict=True):
+        assert (a["reward"], a["response_tokens"]) == (b["reward"], b["response_tokens"])
+        assert a["policy_loss"] == pytest.approx(b["policy_loss"], abs=1e-4)
+
+
+@pytest.mark.parametrize("after", [3, 5, 9])
+def test_a_killed_run_resumes_as_if_it_were_unbroken(files, guesser, unbroken, tmp_path, kill_in, killed, after):
+    undo = kill_in(policies, "make_grpo_step", after)
+    with pytest.raises(killed):
+        grpo.main(resumable(files, guesser), str(tmp_path))
+    undo()
+    assert grpo.main(resumable(files, guesser), str(tmp_path)) == unbroken[1]
+    assert rows(tmp_path) == rows(unbroken[0])
+    assert_equal_weights(weights(tmp_path), weights(unbroken[0]))
+    (line,), (whole,) = read_ledger(tmp_path), read_ledger(unbroken[0])
+    assert (line.tokens_in, line.tokens_out, line.flops) == (whole.tokens_in, whole.tokens_out, whole.flops)
+    assert (line.attempts, line.resumed) == (2, True)
+
+
+def test_a_finished_run_is_not_trained_again(files, guesser, unbroken, monkeypatch):
+    monkeypatch.setattr(policies, "make_grpo_step", lambda *args, **options: None)
+    assert grpo.main(resumable(files, guesser), str(unbroken[0])) == unbroken[1]
+
+
+def test_tokens_of_groups_that_dynamic_sampling_left_out_are_paid_for(files, guesser, tmp_path):
+    # A policy that is always right: every group is replaced, twice, and then taken all the same.
+    grpo.main(files.grpo(str(guesser), steps=40), str(tmp_path / "sure"))
+    config = files.grpo(str(tmp_path / "sure"), steps=1, sampling=SamplingConfig(max_tokens=6, temperature=0.1, n=4))
+    grpo.main(config, str(tmp_path / "plain"))
+    grpo.main(dataclasses.replace(config, dynamic_sampling=True, max_resamples=2), str(tmp_path / "dynamic"))
+    (plain,), (dynamic,) = (read_ledger(tmp_path / name) for name in ("plain", "dynamic"))
+    assert dynamic.tokens_out == 3 * plain.tokens_out
+    assert dynamic.tokens_in == plain.tokens_in
+    assert read_metrics(tmp_path / "dynamic")[0]["zero_variance_groups"] == 1.0
+
+
+def scripted_validation(monkeypatch, scores, seen):
+    """Validation gives these scores; `seen` gets the policy's export of each, to compare with."""
+    left = list(scores)
+    monkeypatch.setattr(grpo.Asker, "pass_at_1", lambda self, problems, sampling: left.pop(0))
+    learn = policies.Policy.learn
+
+    def learn_and_keep(self, rollout, done):
+        metrics = learn(self, rollout, done)
+        self.export(seen / str(done) / "export", hf.resolve(self.config.model))
+        return metrics
+
+    monkeypatch.setattr(policies.Policy, "learn", learn_and_keep)
+
+
+def test_training_ends_when_it_has_converged_and_exports_the_best_policy(files, guesser, tmp_path, monkeypatch):
+    scripted_validation(monkeypatch, [0.2, 0.5, 0.5, 0.4], tmp_path / "seen")
+    config = files.grpo(str(guesser), steps=9, validation=files.problems, validate_every=1, patience=2, min_gain=0.1)
+    result = grpo.main(config, str(tmp_path / "run"))
+    assert (result["steps"], result["best"]) == (4, 0.5)
+    assert [row["validation_pass_at_1"] for row in read_metrics(tmp_path / "run")] == [0.2, 0.5, 0.5, 0.4]
+    assert_equal_weights(weights(tmp_path / "run"), weights(tmp_path / "seen" / "1"))
+    assert not np.array_equal(
+        weights(tmp_path / "run")["model.norm.weight"], weights(tmp_path / "seen" / "3")["model.norm.weight"]
+    )
+
+
+def test_training_ends_at_the_reward_that_is_wanted(files, guesser, tmp_path, monkeypatch):
+    scripted_validation(monkeypatch, [0.2, 0.31], tmp_path / "seen")
+    config = files.grpo(str(guesser), steps=9, validation=files.problems, validate_every=2, stop_at_reward=0.3)
+    assert grpo.main(config, str(tmp_path / "run"))["steps"] == 4
+    assert_equal_weights(weights(tmp_path / "run"), weights(tmp_path / "seen" / "3"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sampling": SamplingConfig(n=1, temperature=1.0)}, r"config\.sampling\.n: a group needs at least 2"),
+        ({"sampling": SamplingConfig(n=4, temperature=0.0)}, "n > 1 needs temperature"),
+        ({"minibatch_prompts": 3}, r"config\.minibatch_prompts: 3 does not divide prompts_per_step=4"),
+        ({"stop_at_reward": 0.5}, r"config\.stop_at_reward: .*config\.validation"),
+        (
+            {"loss": GRPOLossConfig(tis_cap=2.0), "sampling": SamplingConfig(n=4, temperature=0.7)},
+            r"config\.loss\.tis_cap",
+        ),
+    ],
+)
+def test_options_that_contradict_each_other_are_named(files, tmp_path, changes, message):
+    with pytest.raises(UsageError, match=message):
+        grpo.main(files.grpo(files.model, **changes), str(tmp_path))
+
+
+def test_checkpoints_are_kept_as_configured(files, guesser, tmp_path):
+    config = files.grpo(str(guesser), steps=4, checkpoint=CheckpointConfig(every_steps=1, keep_last=2))
+    grpo.main(config, str(tmp_path))
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["3", "4"]

@@ -1,0 +1,109 @@
+"""The policy that GRPO trains: its state, its frozen reference, and one rollout's updates."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from w2sr_jax.core.stage_config import GRPOConfig
+from w2sr_jax.learn.losses import MAX_METRICS
+from w2sr_jax.learn.optim import learning_rate, make_optimizer
+from w2sr_jax.learn.state import TrainState, abstract_state, init_state, shard_batch
+from w2sr_jax.learn.step import RolloutBatch, Step, make_grpo_step, make_logprob_fn
+from w2sr_jax.model import hf
+
+
+@dataclasses.dataclass(slots=True)
+class Policy:
+    """Weights and optimizer in `state`, which every update donates and replaces."""
+
+    config: GRPOConfig
+    mesh: Mesh | None
+    graphdef: Any
+    state: TrainState
+    reference: Any  # parameters; None where no KL is asked for
+    step: Step
+    logprobs: Callable[[Any, Any], jax.Array]
+
+    @classmethod
+    def load(cls, config: GRPOConfig, directory: Path, mesh: Mesh | None) -> Self:
+        """The policy before its first update, which is its own reference."""
+        train, temperature = config.train, config.sampling.temperature
+        model = hf.load(directory, mesh, compute_dtype=train.dtype, scan_layers=train.scan_layers, remat=train.remat)
+        graphdef, params = nnx.split(model)
+        return cls(
+            config=config,
+            mesh=mesh,
+            graphdef=graphdef,
+            # Updates donate the policy's buffers, so the reference is another copy.
+            reference=jax.tree.map(jnp.copy, params) if config.loss.kl else None,
+            state=init_state(params, make_optimizer(config.optimizer), mesh),
+            step=make_grpo_step(
+                graphdef,
+                config.optimizer,
+                config.loss,
+                train,
+                mesh,
+                max_tokens=config.sampling.max_tokens,
+                temperature=temperature,
+                on_policy=updates_per_rollout(config) == 1,
+            ),
+            logprobs=make_logprob_fn(graphdef, train, mesh, temperature=temperature),
+        )
+
+    def abstract(self) -> TrainState:
+        """What a checkpoint of `state` is restored as."""
+        return abstract_state(self.state.params, make_optimizer(self.config.optimizer), self.mesh)
+
+    def learn(self, rollout: RolloutBatch, done: int) -> dict[str, float]:
+        """All updates of one rollout.
+
+        Args:
+            rollout: numpy, every prompt's samples in consecutive rows.
+            done: rollouts before this one.
+
+        Returns:
+            metrics, averaged over the updates; learning_rate is the last one's.
+        """
+        config, values = self.config, list[dict[str, jax.Array]]()
+        parts = self._minibatches(rollout)
+        updates = updates_per_rollout(config)
+        if updates > 1:
+            parts = [replace(p, old_logprobs_BT=self.logprobs(self.state.params, p)) for p in parts]
+        if self.reference is not None:
+            parts = [replace(p, ref_logprobs_BT=self.logprobs(self.reference, p)) for p in parts]
+        for part in parts * config.epochs_per_step:
+            rate = learning_rate(config.optimizer, done * updates + len(values), config.steps * updates)
+            self.state, metrics = self.step(self.state, part, rate)
+            values.append(metrics)
+        fetched = jax.device_get(values)
+        joined = {
+            name: float((np.max if name in MAX_METRICS else np.mean)([v[name] for v in fetched])) for name in fetched[0]
+        }
+        return joined | {"learning_rate": rate}
+
+    def export(self, directory: Path, tokenizer_from: Path) -> None:
+        """Writes the policy as a Hugging Face directory."""
+        model = nnx.merge(self.graphdef, self.state.params)
+        hf.save(model, directory, self.config.export_dtype, tokenizer_from=tokenizer_from)
+
+    def _minibatches(self, rollout: RolloutBatch) -> list[RolloutBatch]:
+        """Consecutive rows, placed on the mesh."""
+        rows = self.config.minibatch_prompts * self.config.sampling.n
+        starts = range(0, len(rollout.advantages_B), rows)
+        parts = [jax.tree.map(lambda x, i=i: x[i : i + rows], rollout) for i in starts]
+        return parts if self.mesh is None else [shard_batch(part, self.mesh) for part in parts]
+
+
+def updates_per_rollout(config: GRPOConfig) -> int:
+    """1 is on-policy: the policy that is updated is the one that was sampled."""
+    return config.epochs_per_step * (config.prompts_per_step // config.minibatch_prompts)
