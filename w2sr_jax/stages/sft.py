@@ -19,7 +19,7 @@ from w2sr_jax.core import cost, runtime
 from w2sr_jax.core.config import validate
 from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.mesh import mesh_or_none
-from w2sr_jax.core.metrics import MetricWriter, Progress
+from w2sr_jax.core.metrics import MetricWriter, Progress, read_metrics
 from w2sr_jax.core.stage_config import SFTConfig
 from w2sr_jax.data.chat import load_tokenizer
 from w2sr_jax.data.pipeline import make_pipeline
@@ -75,6 +75,8 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
             with MetricWriter(root, start) as writer, Progress(total, f"{root.name}: sft") as progress:
                 pending: tuple[int, dict[str, Any]] | None = None
                 began = time.monotonic()
+                if start == total and (rows := read_metrics(root)):  # only the export is missing
+                    metrics = rows[-1]
 
                 def write(step: int, values: dict[str, Any]) -> None:
                     nonlocal metrics, began
