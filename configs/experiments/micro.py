@@ -57,11 +57,11 @@ def _pretraining(target: float, learning_rate: float) -> PretrainConfig:
 class PolicyConfig:
     """What differs between the GRPO of the teacher and that of the ceiling."""
 
-    steps: int = opt(150, "at most", minimum=1)
+    steps: int = opt(120, "at most", minimum=1)
     prompts: int = opt(16, "problems a step", minimum=1)
     learning_rate: float = opt(2e-4, "constant", minimum=0.0)
     validate_every: int = opt(10, "steps", minimum=1)
-    patience: int = opt(3, "validations without a gain of min_gain", minimum=1)
+    patience: int = opt(4, "validations without a gain of min_gain", minimum=1)
     min_gain: float = opt(0.01, "of greedy validation Pass@1", minimum=0.0)
     stop_at: float = opt(0.0, "stop once validation Pass@1 reaches this; 0 is off", minimum=0.0, maximum=1.0)
 
@@ -79,15 +79,15 @@ class MicroExperiment(ExperimentConfig):
         "of the Reasoner teacher",
     )
     strong: SizeConfig = opt(SizeConfig, "of the student, and of the Non-Reasoner teacher")
-    weak_pretraining: PretrainConfig = opt(lambda: _pretraining(target=0.4, learning_rate=2e-3), "")
+    weak_pretraining: PretrainConfig = opt(lambda: _pretraining(target=0.45, learning_rate=2e-3), "")
     strong_pretraining: PretrainConfig = opt(lambda: _pretraining(target=0.6, learning_rate=1.5e-3), "")
     teacher: PolicyConfig = opt(
-        lambda: PolicyConfig(steps=60, prompts=32, learning_rate=5e-4, validate_every=10, patience=6),
+        lambda: PolicyConfig(steps=40, learning_rate=2.5e-4, validate_every=5, patience=8),
         "GRPO of the weak base model",
     )
-    ceiling: PolicyConfig = opt(lambda: PolicyConfig(steps=150, learning_rate=5e-4), "GRPO of the strong base model")
-    trace_problems: int = opt(1200, "training problems that the teachers answer", minimum=1)
-    traces: int = opt(320, "traces that each student learns from", minimum=1)
+    ceiling: PolicyConfig = opt(PolicyConfig, "GRPO of the strong base model")
+    trace_problems: int = opt(1600, "training problems that the teachers answer", minimum=1)
+    traces: int = opt(400, "traces that each student learns from", minimum=1)
     sft_steps: int = opt(40, "", minimum=1)
     sft_rows: int = opt(16, "packed rows a step", minimum=1)
     sft_rates: dict[str, float] = opt(lambda: dict.fromkeys(TRAINED, 1e-4), "arm -> peak learning rate")

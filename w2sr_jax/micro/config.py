@@ -31,7 +31,7 @@ class CorpusConfig:
     """What base models read: problems with an answer, written in one of three ways."""
 
     direct_share: float = opt(0.65, "documents that answer without work", minimum=0.0, maximum=1.0)
-    careful_share: float = opt(0.45, "of the worked documents; the others are sloppy", minimum=0.0, maximum=1.0)
+    careful_share: float = opt(0.4, "of the worked documents; the others are sloppy", minimum=0.0, maximum=1.0)
     direct_lengths: tuple[float, ...] = opt(
         (2.0, 1.0, 1.0, 1.0, 1.0), "relative frequency of 1, 2, ... operations, answered directly"
     )
