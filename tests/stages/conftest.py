@@ -20,6 +20,8 @@ from w2sr_jax.stages import sft
 
 SIZE = SizeConfig(hidden_size=16, intermediate_size=32, num_layers=1, num_heads=2, num_kv_heads=1)
 ONE_DEVICE = MeshConfig(data=1, fsdp=1, tensor=1)
+TRAIN = TrainConfig(dtype="float32", remat="none", scan_layers=False, loss_chunk=32)
+DECODE = DecodeConfig(dtype="float32", batch_size=32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Files:
             data=data,
             steps=8,
             optimizer=OptimizerConfig(learning_rate=1e-2, warmup_ratio=0.0),
-            train=train_config(),
+            train=TRAIN,
             checkpoint=CheckpointConfig(every_steps=3, keep_last=1),
             export_dtype="float32",
             mesh=ONE_DEVICE,
@@ -58,21 +60,13 @@ class Files:
             sampling=SamplingConfig(max_tokens=6, temperature=1.0, n=4),
             loss=GRPOLossConfig(kl=0.0),
             optimizer=OptimizerConfig(learning_rate=1e-2, schedule="constant", warmup_ratio=0.0),
-            train=train_config(),
-            decode=decode_config(),
+            train=TRAIN,
+            decode=DECODE,
             checkpoint=CheckpointConfig(every_steps=2, keep_last=1),
             export_dtype="float32",
             mesh=ONE_DEVICE,
         )
         return dataclasses.replace(config, **changes)
-
-
-def train_config() -> TrainConfig:
-    return TrainConfig(dtype="float32", remat="none", scan_layers=False, loss_chunk=32)
-
-
-def decode_config() -> DecodeConfig:
-    return DecodeConfig(dtype="float32", batch_size=32)
 
 
 @pytest.fixture(scope="session")
@@ -102,6 +96,16 @@ def guesser(files, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("guesser")
     sft.main(files.sft(steps=60, checkpoint=CheckpointConfig(every_steps=0, keep_last=1)), str(root))
     return root
+
+
+@pytest.fixture(scope="session")
+def one_device() -> MeshConfig:
+    return ONE_DEVICE
+
+
+@pytest.fixture(scope="session")
+def decode() -> DecodeConfig:
+    return DECODE
 
 
 class Killed(Exception):

@@ -77,44 +77,42 @@ def write_traces(
     stop_ids, why = stop_token_ids(directory, tokenizer)
     sampling = sampling_for(config, stop_ids)
     prefix_tokens = len(tokenizer.encode(response_prefix, add_special_tokens=False)) if response_prefix else 0
+    engine = open_engine(kind, directory, decode, mesh)
     provenance: dict[str, object] = {
         "stop_token_ids": list(stop_ids),
         "stop_reason": why,
-        "engine": {"engine": kind, "dtype": decode.dtype},
+        "engine": engine.describe(),
     }
     with JsonlAppender(path, Trace) as appender:
         done = {(trace.problem_id, trace.sample): trace for trace in appender.existing}
         total = len(problems) * config.n
         asked = [p for p in problems if any((p.id, s) not in done for s in range(config.n))]
-        if asked:
-            engine = open_engine(kind, directory, decode, mesh)
-            provenance["engine"] = engine.describe()
-            with Progress(total, f"{path.parent.name}: {teacher}", "response") as progress:
-                start, tokens = time.monotonic(), 0
+        with Progress(total, f"{path.parent.name}: {teacher}", "response") as progress:
+            start, tokens = time.monotonic(), 0
 
-                def finished(index: int, sample: int, completion: Completion) -> None:
-                    nonlocal tokens
-                    problem = asked[index]
-                    if (problem.id, sample) in done:
-                        return
-                    trace = Trace(
-                        problem_id=problem.id,
-                        sample=sample,
-                        response=response_prefix + completion.text,
-                        response_tokens=prefix_tokens + len(completion.token_ids),
-                        finish_reason=completion.finish_reason,
-                        teacher=teacher,
-                    )
-                    appender.append(trace)
-                    done[problem.id, sample] = trace
-                    tokens += len(completion.token_ids)
-                    progress.update(len(done), rate=f"{tokens / (time.monotonic() - start):.0f} tokens/s")
-                    tick()
-
-                engine.generate(
-                    [render(template, p.problem, tokenizer) + response_prefix for p in asked],
-                    sampling,
-                    seeds=[request_seed(config.seed, p.id) for p in asked],
-                    on_finished=finished,
+            def finished(index: int, sample: int, completion: Completion) -> None:
+                nonlocal tokens
+                problem = asked[index]
+                if (problem.id, sample) in done:
+                    return
+                trace = Trace(
+                    problem_id=problem.id,
+                    sample=sample,
+                    response=response_prefix + completion.text,
+                    response_tokens=prefix_tokens + len(completion.token_ids),
+                    finish_reason=completion.finish_reason,
+                    teacher=teacher,
                 )
+                appender.append(trace)
+                done[problem.id, sample] = trace
+                tokens += len(completion.token_ids)
+                progress.update(len(done), rate=f"{tokens / (time.monotonic() - start):.0f} tokens/s")
+                tick()
+
+            engine.generate(
+                [render(template, p.problem, tokenizer) + response_prefix for p in asked],
+                sampling,
+                seeds=[request_seed(config.seed, p.id) for p in asked],
+                on_finished=finished,
+            )
     return [done[p.id, s] for p in problems for s in range(config.n)], provenance

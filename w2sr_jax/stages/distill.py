@@ -12,7 +12,7 @@ from absl import logging
 
 from w2sr_jax.core import cost, runtime
 from w2sr_jax.core.config import to_dict, validate
-from w2sr_jax.core.records import sha256_file, sha256_records, write_json
+from w2sr_jax.core.records import read_json, sha256_file, sha256_records, write_json
 from w2sr_jax.core.stage_config import DistillConfig
 from w2sr_jax.data.tasks import load_problems
 from w2sr_jax.engine.open import model_name, write_traces
@@ -32,6 +32,11 @@ def main(config: DistillConfig, workdir: str) -> dict[str, Any]:
     root = Path(workdir)
     directory = hf.resolve(config.model)
     problems = load_problems(config.problems, config.limit)
+    problems_sha256 = sha256_records(problems)
+    if (root / "manifest.json").exists():
+        finished = read_json(root / "manifest.json")
+        if finished["problems_sha256"] == problems_sha256:
+            return finished
     with cost.StageClock(workdir, "distill") as clock:
         traces, provenance = write_traces(
             root / "traces.jsonl",
@@ -57,7 +62,7 @@ def main(config: DistillConfig, workdir: str) -> dict[str, Any]:
             **provenance,
             "parallelism": to_dict(config.mesh),
             "problems": config.problems,
-            "problems_sha256": sha256_records(problems),
+            "problems_sha256": problems_sha256,
             "counts": {
                 "problems": len(problems),
                 "traces": len(traces),
@@ -65,10 +70,10 @@ def main(config: DistillConfig, workdir: str) -> dict[str, Any]:
                 "length_stops": sum(trace.finish_reason == "length" for trace in traces),
             },
         }
-        write_json(root / "manifest.json", manifest)
         shape = flops_shape(hf.load_config(directory))
         flops = cost.decode_flops(tokens=tokens, context=tokens / max(1, len(traces)) / 2, **shape)
         cost.append_ledger(workdir, clock.line(tokens_out=tokens, flops=flops, price=config.price))
+        write_json(root / "manifest.json", manifest)  # last: with it the stage is done
     logging.info("%d traces, %d tokens, %d cut at max_tokens", len(traces), tokens, manifest["counts"]["length_stops"])
     return manifest
 

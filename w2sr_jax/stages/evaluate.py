@@ -37,6 +37,7 @@ def main(config: EvaluateConfig, workdir: str) -> dict[str, Any]:
     validate(config)
     root = Path(workdir)
     if (root / "result.json").exists():
+        (root / "responses.jsonl").unlink(missing_ok=True)  # a kill may have come before the last line below
         return read_json(root / "result.json")
     directory = hf.resolve(config.model)
     problems = load_problems(config.problems, config.limit)
@@ -79,7 +80,7 @@ def main(config: EvaluateConfig, workdir: str) -> dict[str, Any]:
         cost.append_ledger(workdir, line)
         result |= {"seconds": round(line.seconds, 3), "device_kind": line.device_kind}
         write_json(root / "result.json", result)
-        (root / "responses.jsonl").unlink()  # predictions.jsonl holds them all
+        (root / "responses.jsonl").unlink(missing_ok=True)  # predictions.jsonl holds them all
     low, high = result["interval"]
     logging.info(
         "%s on %s: Pass@1 %.4f [%.4f, %.4f] of %d, stop rate %.3f",

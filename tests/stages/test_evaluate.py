@@ -1,0 +1,162 @@
+"""`w2sr evaluate`: accuracy with its interval, forced modes, reuse, and resuming half-written responses."""
+
+import dataclasses
+import json
+
+import pytest
+
+from w2sr_jax.core.config import SamplingConfig
+from w2sr_jax.core.cost import read_ledger
+from w2sr_jax.core.records import Prediction, Problem, read_json, read_jsonl, write_jsonl
+from w2sr_jax.core.stage_config import HYGIENE_FLAGS, EvaluateConfig
+from w2sr_jax.engine import open as engines
+from w2sr_jax.grading.statistics import wilson_interval
+from w2sr_jax.stages import evaluate
+
+NOT_COMPARED = ("seconds",)
+
+
+@pytest.fixture(scope="module")
+def config(files, guesser, one_device, decode):
+    return EvaluateConfig(
+        model=str(guesser),
+        problems=files.problems,
+        benchmark="sums",
+        template="plain",
+        sampling=SamplingConfig(max_tokens=6),
+        decode=decode,
+        mesh=one_device,
+    )
+
+
+@pytest.fixture(scope="module")
+def sampled(config):
+    return dataclasses.replace(config, sampling=SamplingConfig(max_tokens=6, temperature=1.0, n=6, seed=3))
+
+
+@pytest.fixture(scope="module")
+def unbroken(sampled, tmp_path_factory):
+    root = tmp_path_factory.mktemp("unbroken")
+    return root, evaluate.main(sampled, str(root))
+
+
+def predictions(root):
+    return read_jsonl(root / "predictions.jsonl", Prediction)
+
+
+def right(found, problem_id):
+    return sum(p.correct for p in found if p.problem_id == problem_id)
+
+
+def test_greedy_gives_one_graded_answer_a_problem_and_a_wilson_interval(config, tmp_path):
+    result = evaluate.main(config, str(tmp_path))
+    found = predictions(tmp_path)
+    assert [p.problem_id for p in found] == [f"p{i:02d}" for i in range(16)]
+    assert all(p.correct == (p.extracted == "3") for p in found)
+    correct = sum(p.correct for p in found)
+    assert (result["n"], result["k"], result["pass_at_1"]) == (16, 1, correct / 16)
+    assert result["interval"] == list(wilson_interval(correct, 16))
+    assert "pass_at_k" not in result
+    assert (result["benchmark"], result["model"]) == ("sums", config.model)
+    assert result == read_json(tmp_path / "result.json")
+    assert not (tmp_path / "responses.jsonl").exists()
+
+
+def test_the_result_tells_the_protocol_the_stop_rate_and_the_cost(config, tmp_path):
+    short = dataclasses.replace(config, sampling=SamplingConfig(max_tokens=2))
+    result = evaluate.main(short, str(tmp_path))
+    assert (result["stop_rate"], result["length_stops"]) == (0.0, 16)
+    assert all(p.finish_reason == "length" and p.response_tokens == 2 for p in predictions(tmp_path))
+    assert result["hygiene"].keys() == set(HYGIENE_FLAGS)
+    assert result["hygiene"]["length_stop"] == 16
+    decoding = result["decoding"]
+    assert (decoding["template"], decoding["max_tokens"], decoding["dtype"]) == ("plain", 2, "float32")
+    assert decoding["stop_token_ids"] == [0]
+    (line,) = read_ledger(tmp_path)
+    assert (line.stage, line.tokens_out) == ("evaluate", 32)
+    assert line.flops > 0
+
+
+def test_stopped_and_cut_answers_add_up(config, tmp_path):
+    result = evaluate.main(config, str(tmp_path))
+    stops = sum(p.finish_reason == "stop" for p in predictions(tmp_path))
+    assert stops > 0
+    assert (result["stop_rate"], result["length_stops"]) == (stops / 16, 16 - stops)
+
+
+def test_samples_give_avg_at_k_unbiased_pass_at_k_and_a_bootstrap_interval(unbroken):
+    root, result = unbroken
+    found = predictions(root)
+    assert [(p.problem_id, p.sample) for p in found] == [(f"p{i:02d}", s) for i in range(16) for s in range(6)]
+    assert result["k"] == 6
+    assert result["pass_at_1"] == pytest.approx(sum(p.correct for p in found) / 96)
+    assert result["pass_at_k"].keys() == {"1", "2", "4"}
+    assert result["pass_at_k"]["1"] == pytest.approx(result["pass_at_1"])
+    # pass@2: one minus the share of pairs of samples that are both wrong
+    wrong = [6 - right(found, f"p{i:02d}") for i in range(16)]
+    assert result["pass_at_k"]["2"] == pytest.approx(1 - sum(w * (w - 1) / 30 for w in wrong) / 16)
+    assert result["pass_at_k"]["1"] < result["pass_at_k"]["2"] < result["pass_at_k"]["4"]
+    low, high = result["interval"]
+    assert 0 <= low < result["pass_at_1"] < high <= 1
+
+
+def test_a_forced_mode_begins_every_response_and_counts_as_its_tokens(config, tmp_path):
+    forced = dataclasses.replace(config, response_prefix="\\boxed{3")
+    result = evaluate.main(forced, str(tmp_path))
+    found = predictions(tmp_path)
+    assert all(p.response.startswith("\\boxed{3") for p in found)
+    assert all(p.response_tokens > 2 for p in found)
+    assert result["decoding"]["response_prefix"] == "\\boxed{3"
+    assert result["pass_at_1"] > 0.5
+
+
+def test_a_finished_result_is_reused(unbroken, sampled, monkeypatch):
+    root, result = unbroken
+    monkeypatch.setattr(engines, "open_engine", None)
+    assert evaluate.main(sampled, str(root)) == result
+
+
+@pytest.mark.parametrize("kept", [0, 1, 5, 95, 96])
+def test_half_written_responses_are_continued_without_doubles(unbroken, sampled, tmp_path, kept):
+    whole, _ = unbroken
+    rows = [dataclasses.asdict(p) for p in predictions(whole)]
+    names = ("problem_id", "sample", "response", "response_tokens", "finish_reason")
+    lines = [json.dumps({n: row[n] for n in names} | {"teacher": "guesser"}) + "\n" for row in rows]
+    cut = lines[kept][: len(lines[kept]) // 2] if kept < len(lines) else ""
+    (tmp_path / "responses.jsonl").write_text("".join(lines[:kept]) + cut)
+    result = evaluate.main(sampled, str(tmp_path))
+    assert (tmp_path / "predictions.jsonl").read_bytes() == (whole / "predictions.jsonl").read_bytes()
+    assert strip(result) == strip(unbroken[1])
+
+
+def strip(result):
+    return {name: value for name, value in result.items() if name not in NOT_COMPARED}
+
+
+def test_a_run_killed_after_its_result_leaves_nothing_behind(unbroken, sampled):
+    root, result = unbroken
+    (root / "responses.jsonl").write_text("")
+    assert evaluate.main(sampled, str(root)) == result
+    assert not (root / "responses.jsonl").exists()
+
+
+def test_a_run_killed_in_grading_answers_nothing_again(sampled, unbroken, tmp_path, monkeypatch, killed):
+    def never(*args, **options):
+        raise killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "grade", never)
+        with pytest.raises(killed):
+            evaluate.main(sampled, str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(engines, "request_seed", never)
+        assert strip(evaluate.main(sampled, str(tmp_path))) == strip(unbroken[1])
+
+
+def test_answers_are_kept_in_the_order_of_the_problems_and_limited(config, files, tmp_path):
+    shuffled = read_jsonl(files.problems, Problem)[::-1]
+    write_jsonl(tmp_path / "back.jsonl", shuffled)
+    back = dataclasses.replace(config, problems=str(tmp_path / "back.jsonl"), limit=5, benchmark="")
+    result = evaluate.main(back, str(tmp_path / "w"))
+    assert (result["benchmark"], result["n"]) == ("back", 5)
+    assert [p.problem_id for p in predictions(tmp_path / "w")] == ["p15", "p14", "p13", "p12", "p11"]
