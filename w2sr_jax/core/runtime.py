@@ -6,6 +6,7 @@ The only module that defines absl flags, since a flag defined twice raises.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import importlib.util
 import logging as std_logging
@@ -113,6 +114,7 @@ def parse(argv: list[str], config_type: type) -> tuple[Any, Path]:
         raise UsageError(
             f"--config: {picked} returns a {type(config).__name__}, this command takes a {config_type.__name__}"
         )
+    _check_keys(argv, config)
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "where everything is written", flag_values=values)
     flags.DEFINE_bool("distributed", False, "many processes: start jax.distributed", flag_values=values)
@@ -121,7 +123,7 @@ def parse(argv: list[str], config_type: type) -> tuple[Any, Path]:
         config_flags.DEFINE_config_dataclass("config", config, flag_values=values, sys_argv=["w2sr", *argv])
         rest = values(["w2sr", *argv])[1:]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(_explain(error, argv)) from None
+        raise UsageError(_one_line(error)) from None
     if rest:
         raise UsageError(f"unexpected argument {rest[0]!r}; flags look like --config.KEY=VALUE")
     if values.workdir is None:
@@ -159,15 +161,16 @@ def load_config_file(picked: str) -> Any:
         ) from None
 
 
-def _explain(error: Exception, argv: list[str]) -> str:
-    """The one line that a person needs out of what absl, ml_collections or a config file raised."""
-    text = _one_line(error)
-    if isinstance(error, flags.UnrecognizedFlagError | AttributeError | KeyError):
-        keys = [a.lstrip("-").split("=")[0] for a in argv if a.startswith("-")]
-        named = next((k for k in keys if k.split(".")[-1] in text), None)
-        if named:
-            return f"--{named}: no such key; --help lists them"
-    return text
+def _check_keys(argv: list[str], config: Any) -> None:
+    """Names the first --config.KEY that the config does not have, or that no command line can hold."""
+    for name in (a.lstrip("-").split("=", 1)[0] for a in argv if a.startswith(("--config.", "-config."))):
+        part = config
+        for key in name.split(".")[1:]:
+            if not dataclasses.is_dataclass(part) or key not in {field.name for field in dataclasses.fields(part)}:
+                raise UsageError(f"--{name}: no such key; --help lists them")
+            part = getattr(part, key)
+        if isinstance(part, dict):
+            raise UsageError(f"--{name}: a table, which only a config file can set (--config=FILE.py)")
 
 
 def _one_line(error: BaseException) -> str:

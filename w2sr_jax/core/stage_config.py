@@ -224,4 +224,6 @@ class ExperimentConfig:
     """What `w2sr run` takes: subclass it in a config file and return the nodes, in any order."""
 
     def nodes(self) -> list[Node]:
+        if type(self) is ExperimentConfig:
+            raise UsageError("--config=FILE.py[:VARIANT] is required, see configs/experiments/")
         raise UsageError(f"{type(self).__name__}: a config for `w2sr run` overrides nodes()")
