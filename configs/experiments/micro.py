@@ -1,6 +1,19 @@
 """The embedded default: a model organism of weak-to-strong reasoning that needs no download and no accelerator.
 
-w2sr run --config=configs/experiments/micro.py --workdir=runs/micro
+    w2sr run --config=configs/experiments/micro.py --workdir=runs/micro             one seed
+    w2sr run --config=configs/experiments/micro.py:five --workdir=runs/micro_five   seeds 0 to 4 and their summary
+
+One to five operations modulo 100. Base models answer directly, and are right about one time in five. They have also
+read worked answers, most of them in a sloppy style that does two operations in one's head: forcing worked mode helps
+little, and RL has to find both the mode and the careful style, then to calculate better.
+
+Greedy test Pass@1 of seed 100, on which everything below was chosen (by its validation problems): base .198, worked
+mode forced .252, Reasoner teacher .406 (its base .096), W2SR .470, W2SR-P .616, W2SR-N .376, taught by the
+Non-Reasoner .194, random digits .192. GRPO has .816 on validation after 60 of its steps.
+
+Learning rates: of 3e-5, 6e-5, 1e-4, 1.5e-4, 3e-4 and 1e-3, W2SR, W2SR-P and W2SR-N all score highest at 1e-4; the two
+controls never score above the base by more than noise at any of 3e-5, 1e-4 and 3e-4. GRPO of the student: 2e-4 (1e-4
+is as good and slower, 5e-4 much worse); of the teacher: 2.5e-4 (1e-4 is slower, 5e-4 no better).
 """
 
 import dataclasses
@@ -262,8 +275,8 @@ def get_config(variant: str | None = None) -> MicroExperiment:
 def shrink(config: MicroExperiment) -> None:
     """Every stage in a few steps on a handful of problems."""
     config.splits = SplitsConfig(train=256, validation=16, test=32)
-    config.strong = SizeConfig(hidden_size=32, intermediate_size=64, num_layers=2, num_heads=2, num_kv_heads=1)
-    config.weak = SizeConfig(hidden_size=16, intermediate_size=32, num_layers=1, num_heads=2, num_kv_heads=1)
+    config.strong = SizeConfig(hidden_size=16, intermediate_size=32, num_layers=1, num_heads=2, num_kv_heads=1)
+    config.weak = config.strong  # one shape is compiled once
     for pretraining in (config.weak_pretraining, config.strong_pretraining):
         pretraining.max_steps = pretraining.validate_every = 100
     config.teacher = PolicyConfig(steps=2, prompts=4, validate_every=1)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from w2sr_jax.core.config import to_dict, validate
-from w2sr_jax.core.records import Problem, read_jsonl
+from w2sr_jax.core.records import GradedTrace, Problem, read_jsonl
 from w2sr_jax.stages import run
 
 FILE = Path(__file__).parents[2] / "configs" / "experiments" / "micro.py"
@@ -75,7 +75,7 @@ def test_the_tiny_experiment_runs_and_is_reused(micro_config, tmp_path):
     assert {"base", "forced", "teacher", "w2sr", "w2sr_p", "w2sr_n", "grpo"} <= report["arms"].keys()
 
     splits = {name: read_jsonl(tmp_path / f"seed0/problems/{name}.jsonl", Problem) for name in ("train", "test")}
-    trained_on = {json.loads(line)["problem_id"] for line in (tmp_path / "seed0/filter/all.jsonl").open()}
+    trained_on = {trace.problem_id for trace in read_jsonl(tmp_path / "seed0/filter/all.jsonl", GradedTrace)}
     assert trained_on <= {p.id for p in splits["train"]}
     assert not {p.problem for p in splits["train"]} & {p.problem for p in splits["test"]}
 
