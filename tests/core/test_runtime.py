@@ -136,6 +136,19 @@ def test_a_workdir_is_used_by_one_process_at_a_time(tmp_path):
         pass
 
 
+def test_what_a_killed_process_had_begun_is_ended(tmp_path):
+    work = tmp_path / "w"
+    for name in (".export.part", ".export.old", "export", ".gone.old"):
+        (work / name).mkdir(parents=True)
+        (work / name / "model").write_text(name)
+    (work / ".result.json.17.part").write_text("{")
+    with claim(work, Config(path="x")):
+        pass
+    assert {path.name for path in work.iterdir()} == {".lock", "config.json", "export", "gone"}
+    assert (work / "export" / "model").read_text() == "export"
+    assert (work / "gone" / "model").read_text() == ".gone.old"
+
+
 def test_a_workdir_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(W2SRError, match="file/w"), claim(tmp_path / "file/w", Config(path="x")):

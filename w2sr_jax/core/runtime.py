@@ -11,6 +11,7 @@ import fcntl
 import importlib.util
 import logging as std_logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -87,6 +88,7 @@ def claim(workdir: str | Path, config: Any) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise W2SRError(f"{workdir}: in use by another process") from None
+        _tidy(workdir)
         path, new = workdir / "config.json", configs.to_dict(config)
         # An experiment keys each of its nodes by their own configs, so it may change; a stage may not.
         if path.exists() and not isinstance(config, ExperimentConfig):
@@ -97,6 +99,15 @@ def claim(workdir: str | Path, config: Any) -> Iterator[None]:
         else:
             write_json(path, new)
         yield
+
+
+def _tidy(workdir: Path) -> None:
+    """Ends what a killed process had begun: parts go, and a directory that was to be replaced and was not comes back."""
+    for part in workdir.glob(".*.part"):
+        shutil.rmtree(part) if part.is_dir() else part.unlink()
+    for old in workdir.glob(".*.old"):
+        replaced = old.with_name(old.name.removeprefix(".").removesuffix(".old"))
+        shutil.rmtree(old) if replaced.exists() else old.rename(replaced)
 
 
 def parse(argv: list[str], config_type: type) -> tuple[Any, Path]:
