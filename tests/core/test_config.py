@@ -198,5 +198,5 @@ def test_every_field_is_declared_with_opt(module):
 
 
 def test_an_experiment_without_nodes_says_what_to_override():
-    with pytest.raises(UsageError, match=r"ExperimentConfig: a config for `w2sr run` overrides nodes\(\)"):
+    with pytest.raises(UsageError, match=r"--config=FILE.py\[:VARIANT\] is required"):
         ExperimentConfig().nodes()
