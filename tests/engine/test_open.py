@@ -18,7 +18,7 @@ class Rote:
     """Answers with prompt and seed, the last prompt first; keeps what it was asked."""
 
     def __init__(self):
-        self.calls = []
+        self.calls, self.closed = [], 0
 
     def generate(self, prompts, sampling, *, seeds, on_finished):
         self.calls.append((list(prompts), sampling, list(seeds)))
@@ -29,6 +29,9 @@ class Rote:
 
     def describe(self):
         return {"engine": "rote"}
+
+    def close(self):
+        self.closed += 1
 
 
 @pytest.fixture
@@ -65,7 +68,7 @@ def keys(traces):
     return [(t.problem_id, t.sample) for t in traces]
 
 
-def test_traces_come_back_in_order_and_are_written_as_they_finish(ask, tmp_path):
+def test_traces_come_back_in_order_and_are_written_as_they_finish(ask, engine, tmp_path):
     traces, provenance = ask()
     assert keys(traces) == [(f"p{i}", s) for i in range(4) for s in range(2)]
     written = read_jsonl(tmp_path / "traces.jsonl", Trace)
@@ -74,6 +77,7 @@ def test_traces_come_back_in_order_and_are_written_as_they_finish(ask, tmp_path)
     assert {(t.response_tokens, t.teacher) for t in traces} == {(3, "rote")}
     assert [t.finish_reason for t in traces[:2]] == ["length", "stop"]
     assert provenance["engine"] == {"engine": "rote"}
+    assert engine.closed == 1
     assert provenance["stop_token_ids"] == [0]
 
 

@@ -15,7 +15,7 @@ from w2sr_jax.core.config import (
 )
 from w2sr_jax.core.errors import UsageError
 
-ENGINES = ("jax",)
+ENGINES = ("jax", "vllm")
 HYGIENE_FLAGS = ("length_stop", "loop", "missing_box", "text_after_answer", "script_mixing", "url_or_html")
 
 
@@ -156,6 +156,8 @@ class GRPOConfig:
                 f"config.minibatch_prompts: {self.minibatch_prompts} does not divide "
                 f"prompts_per_step={self.prompts_per_step}"
             )
+        if self.engine == "vllm":
+            raise UsageError("config.engine: vllm cannot take the policy's new weights yet; grpo needs jax")
         if self.stop_at_reward and not self.validation:
             raise UsageError("config.stop_at_reward: is a validation score; set config.validation to problems")
         if self.loss.tis_cap and self.sampling.temperature != 1.0:

@@ -106,6 +106,10 @@ class Generator(Protocol):
         """Provenance for manifests: engine, version, dtype, batch size, JSON values only."""
         ...
 
+    def close(self) -> None:
+        """Ends what the engine started; it cannot be used afterwards. A second call does nothing."""
+        ...
+
 
 def request_seeds(sampling: Sampling, seeds: Sequence[int] | None, count: int) -> list[int]:
     """One 64-bit seed per prompt; without `seeds`, base seeds never share a stream (high and low halves)."""
@@ -128,3 +132,24 @@ def check_prompts(prompts: Sequence[Sequence[int]], sampling: Sampling, vocab_si
                 f"prompt {index}: {len(prompt)} tokens + max_tokens {sampling.max_tokens} exceed the model's "
                 f"context of {context} (max_position_embeddings); lower max_tokens or shorten the prompt"
             )
+
+
+def encode_prompts(prompts: Sequence[str] | Sequence[Sequence[int]], tokenizer: Any) -> list[list[int]]:
+    """Token ids of every prompt; texts are encoded without adding special tokens."""
+    encoded = []
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            encoded.append([int(token) for token in prompt])
+        elif tokenizer is None:
+            raise UsageError("prompts: this engine has no tokenizer; give token ids")
+        else:
+            encoded.append(tokenizer.encode(prompt, add_special_tokens=False))
+    return encoded
+
+
+def make_completion(token_ids: list[int], logprobs: list[float] | None, *, stopped: bool, tokenizer: Any) -> Completion:
+    """A Completion with its text, which stays empty without a tokenizer."""
+    shown, text = token_ids[:-1] if stopped else token_ids, ""
+    if tokenizer is not None:
+        text = str(tokenizer.decode(shown, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+    return Completion(text, token_ids, logprobs, "stop" if stopped else "length")

@@ -18,10 +18,18 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from w2sr_jax.core.errors import UsageError, W2SRError
-from w2sr_jax.engine.base import Completion, OnFinished, Sampling, check_prompts, request_seeds
+from w2sr_jax.engine.base import (
+    Completion,
+    OnFinished,
+    Sampling,
+    check_prompts,
+    encode_prompts,
+    make_completion,
+    request_seeds,
+)
 from w2sr_jax.model import hf
 from w2sr_jax.model.decoder import Decoder
-from w2sr_jax.model.sampler import Row, Sampler
+from w2sr_jax.model.sampler import Sampler
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -114,7 +122,7 @@ class JaxEngine:
         """See `engine.base.Generator.generate`; `on_finished` is called as each batch ends."""
         sampling.check()
         prompt_seeds = request_seeds(sampling, seeds, len(prompts))
-        token_prompts = self._encode(prompts)
+        token_prompts = encode_prompts(prompts, self._tokenizer)
         check_prompts(token_prompts, sampling, self._config.vocab_size, self._config.max_position_embeddings)
         done: dict[tuple[int, int], Completion] = {}
         lengths = [len(prompt) for prompt in token_prompts]
@@ -133,7 +141,8 @@ class JaxEngine:
                 stop_token_ids=sampling.stop_token_ids,
             )
             for key, row in zip(keys, rows):
-                done[key] = self._completion(row, sampling.logprobs)
+                logprobs = row.logprobs if sampling.logprobs else None
+                done[key] = make_completion(row.token_ids, logprobs, stopped=row.stopped, tokenizer=self._tokenizer)
                 if on_finished is not None:
                     on_finished(*key, done[key])
         return [[done[prompt, sample] for sample in range(sampling.n)] for prompt in range(len(prompts))]
@@ -176,27 +185,8 @@ class JaxEngine:
             "mesh": None if self._mesh is None else dict(self._mesh.shape),
         }
 
-    def _encode(self, prompts: Sequence[str] | Sequence[Sequence[int]]) -> list[list[int]]:
-        encoded = []
-        for prompt in prompts:
-            if not isinstance(prompt, str):
-                encoded.append([int(token) for token in prompt])
-            elif self._tokenizer is None:
-                raise UsageError("prompts: this engine has no tokenizer; give token ids")
-            else:
-                encoded.append(self._tokenizer.encode(prompt, add_special_tokens=False))
-        return encoded
-
-    def _completion(self, row: Row, logprobs: bool) -> Completion:
-        shown, text = row.token_ids[:-1] if row.stopped else row.token_ids, ""
-        if self._tokenizer is not None:
-            text = str(self._tokenizer.decode(shown, skip_special_tokens=False, clean_up_tokenization_spaces=False))
-        return Completion(
-            text=text,
-            token_ids=row.token_ids,
-            logprobs=row.logprobs if logprobs else None,
-            finish_reason="stop" if row.stopped else "length",
-        )
+    def close(self) -> None:
+        """Nothing was started; the memory goes with the last reference."""
 
 
 def _load(path: Path, dtype: str, mesh: Mesh | None) -> Decoder:

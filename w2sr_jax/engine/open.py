@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from w2sr_jax.core.config import DecodeConfig, MeshConfig, SamplingConfig
+from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.metrics import Progress
 from w2sr_jax.core.records import JsonlAppender, Problem, Trace
 from w2sr_jax.data.chat import load_tokenizer, render, stop_token_ids
@@ -15,7 +17,20 @@ from w2sr_jax.engine.base import Completion, Generator, Sampling
 
 
 def open_engine(kind: str, directory: str | Path, decode: DecodeConfig, mesh: MeshConfig) -> Generator:
-    """The engine `kind` ("jax") with the model of a Hugging Face directory."""
+    """The engine `kind` ("jax" or "vllm") with the model of a Hugging Face directory; whoever opens it closes it.
+
+    Args:
+        mesh: where the JAX engine lives; vLLM splits tensors over `mesh.tensor` devices and knows no other axis.
+
+    Raises:
+        UsageError: vLLM is not installed, or mesh.tensor is left open for it.
+    """
+    if kind == "vllm":
+        from w2sr_jax.engine.vllm_engine import VllmEngine
+
+        if mesh.tensor < 1:
+            raise UsageError("config.mesh.tensor: must be a number of devices with vllm, got -1")
+        return VllmEngine(directory, decode.dtype, batch_size=decode.batch_size, tensor_parallel=mesh.tensor)
     from w2sr_jax.core.mesh import mesh_or_none
     from w2sr_jax.engine.jax_engine import JaxEngine
 
@@ -77,13 +92,15 @@ def write_traces(
     stop_ids, why = stop_token_ids(directory, tokenizer)
     sampling = sampling_for(config, stop_ids)
     prefix_tokens = len(tokenizer.encode(response_prefix, add_special_tokens=False)) if response_prefix else 0
-    engine = open_engine(kind, directory, decode, mesh)
-    provenance: dict[str, object] = {
-        "stop_token_ids": list(stop_ids),
-        "stop_reason": why,
-        "engine": engine.describe(),
-    }
-    with JsonlAppender(path, Trace) as appender:
+    with (
+        contextlib.closing(open_engine(kind, directory, decode, mesh)) as engine,
+        JsonlAppender(path, Trace) as appender,
+    ):
+        provenance: dict[str, object] = {
+            "stop_token_ids": list(stop_ids),
+            "stop_reason": why,
+            "engine": engine.describe(),
+        }
         done = {(trace.problem_id, trace.sample): trace for trace in appender.existing}
         total = len(problems) * config.n
         asked = [p for p in problems if any((p.id, s) not in done for s in range(config.n))]

@@ -8,6 +8,7 @@ and metrics.jsonl; a killed run resumes from its newest checkpoint, and its roll
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from pathlib import Path
@@ -103,7 +104,11 @@ def main(config: GRPOConfig, workdir: str) -> dict[str, float]:
 
         asker = Asker(engine, tokenizer, config.template, judge)
 
-        with MetricWriter(root, at.step) as writer, Progress(config.steps, f"{root.name}: grpo") as progress:
+        with (
+            contextlib.closing(engine),
+            MetricWriter(root, at.step) as writer,
+            Progress(config.steps, f"{root.name}: grpo") as progress,
+        ):
             while at.step < config.steps and not at.converged.done:
                 # ---- rollout
                 began = time.monotonic()

