@@ -14,6 +14,7 @@ import pytest
 
 from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.grading import processes
+from w2sr_jax.grading.pool import GraderPool, shared_workers
 from w2sr_jax.grading.processes import Verdict, WorkerPool
 
 SLOW = ("9^{9^{9}}", "5")  # math-verify evaluates it until it is killed
@@ -123,6 +124,7 @@ def test_a_busy_worker_does_not_outlive_a_killed_parent_for_long(tmp_path):
     script = textwrap.dedent(rf"""
         import sys
         from w2sr_jax.grading import processes
+from w2sr_jax.grading.pool import GraderPool, shared_workers
         pool = processes.WorkerPool(1, deadline_s=1.0)
         pool.compare([{EASY!r}])
         print(pool._alive[0].pid, flush=True)
@@ -159,3 +161,18 @@ def test_the_worker_speaks_json_lines_and_ends_with_its_input():
         {"id": 7, "equal": True, "error": None},
     ]
     assert result.returncode == 0
+
+
+def test_pools_share_their_processes_where_they_are_told_to(children):
+    with shared_workers():
+        with GraderPool(workers=1, deadline_s=60.0) as pool:
+            assert [grade.correct for grade in pool.grade_many([(r"\boxed{x+x}", "2x")])] == [True]
+        first = children()
+        assert len(first) == 1
+        with shared_workers(), GraderPool(workers=2, deadline_s=50.0) as pool:
+            assert [grade.correct for grade in pool.grade_many([(r"\boxed{y+y}", "2x")])] == [False]
+        assert children() == first
+    assert children() == set()
+    with GraderPool(workers=1) as pool:
+        pool.grade_many([(r"\boxed{x+x}", "2x")])
+    assert children() == set()

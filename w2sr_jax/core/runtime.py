@@ -102,7 +102,7 @@ def claim(workdir: str | Path, config: Any) -> Iterator[None]:
 
 
 def _tidy(workdir: Path) -> None:
-    """Ends what a killed process had begun: parts go, and a directory that was to be replaced and was not comes back."""
+    """Ends what a killed process had begun: parts go, and a directory that was being replaced is whole again."""
     for part in workdir.glob(".*.part"):
         shutil.rmtree(part) if part.is_dir() else part.unlink()
     for old in workdir.glob(".*.old"):

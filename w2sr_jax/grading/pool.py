@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Self
 
 from w2sr_jax.grading.processes import Verdict, WorkerPool
 from w2sr_jax.grading.verdict import Grade, decide
+
+_shared: list[WorkerPool] = []  # at most one
+
+
+@contextlib.contextmanager
+def shared_workers() -> Iterator[None]:
+    """Within it every GraderPool uses the same processes, one after the other: starting one loads sympy each time."""
+    if _shared:
+        yield
+        return
+    with WorkerPool() as workers:
+        _shared.append(workers)
+        try:
+            yield
+        finally:
+            _shared.clear()
 
 
 class GraderPool:
@@ -18,7 +35,9 @@ class GraderPool:
     """
 
     def __init__(self, workers: int = 2, deadline_s: float = 10.0):
-        self._pool = WorkerPool(workers, deadline_s)
+        self._own = not _shared
+        self._pool = WorkerPool(workers, deadline_s) if self._own else _shared[0]
+        self._pool.workers, self._pool.deadline_s = workers, deadline_s
 
     def grade_many(
         self,
@@ -60,8 +79,9 @@ class GraderPool:
         return [grade for grade in grades if grade is not None]
 
     def close(self) -> None:
-        """Ends the worker processes."""
-        self._pool.close()
+        """Ends the worker processes, unless they are shared."""
+        if self._own:
+            self._pool.close()
 
     def __enter__(self) -> Self:
         return self

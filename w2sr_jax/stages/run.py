@@ -24,6 +24,7 @@ from w2sr_jax.core.config import to_dict, validate
 from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.records import read_json, sha256_file, write_json
 from w2sr_jax.core.stage_config import ExperimentConfig, Node
+from w2sr_jax.grading.pool import shared_workers
 
 CONFIG = ExperimentConfig
 
@@ -49,19 +50,16 @@ def main(config: ExperimentConfig, workdir: str) -> dict[str, str]:
     names = {node.name for node in nodes}
     outputs: dict[str, str] = {}
     status: dict[str, str] = {}
-    for number, node in enumerate(nodes, 1):
-        key = node_key(node, outputs)
-        done = root / node.name / "done.json"
-        if done.exists() and read_json(done)["key"] == key:
-            status[node.name] = "reused"
-        else:
-            logging.info("[%d/%d] %s (%s)", number, len(nodes), node.name, node.stage)
-            _set_aside(root / node.name, key)
-            write_json(root / node.name / "key.json", {"key": key})
-            runtime.run(_stage(node.stage).main, resolve(node.config, root, names), root / node.name)
-            write_json(done, {"key": key, "stage": node.stage, "outputs": _hash_outputs(root / node.name)})
-            status[node.name] = "done"
-        outputs[node.name] = key + read_json(done)["outputs"]
+    with shared_workers():  # most stages grade, and each would start processes of its own
+        for number, node in enumerate(nodes, 1):
+            key, place = node_key(node, outputs), root / node.name
+            if (place / "done.json").exists() and read_json(place / "done.json")["key"] == key:
+                status[node.name] = "reused"
+            else:
+                logging.info("[%d/%d] %s (%s)", number, len(nodes), node.name, node.stage)
+                run_node(node, resolve(node.config, root, names), place, key)
+                status[node.name] = "done"
+            outputs[node.name] = key + read_json(place / "done.json")["outputs"]
     reused = sum(s == "reused" for s in status.values())
     logging.info("%d stages, %d of them reused, %.0f s", len(nodes), reused, time.monotonic() - start)
     if nodes and nodes[-1].stage == "report":
@@ -69,6 +67,18 @@ def main(config: ExperimentConfig, workdir: str) -> dict[str, str]:
             print((root / nodes[-1].name / "report.md").read_text(encoding="utf-8"))
         print(f"The page with plots: {root / nodes[-1].name / 'report.html'}")
     return status
+
+
+def run_node(node: Node, config: Any, place: Path, key: str) -> None:
+    """Runs one stage in its workdir, which is done once it holds done.json.
+
+    Args:
+        config: the node's, with its references turned into paths.
+    """
+    _set_aside(place, key)
+    write_json(place / "key.json", {"key": key})
+    runtime.run(_stage(node.stage).main, config, place)
+    write_json(place / "done.json", {"key": key, "stage": node.stage, "outputs": _hash_outputs(place)})
 
 
 def in_order(nodes: list[Node]) -> list[Node]:
