@@ -118,7 +118,7 @@ def test_the_problems_own_verifier_is_used(inputs, tmp_path):
     [
         ([trace(11, 0, "x")], {}, r"traces.jsonl: trace 1: problem_id 'p11' is not in .*problems.jsonl"),
         ([], {}, r"traces.jsonl: holds no traces"),
-        ([trace(1, 0, "x")] * 2, {}, r"traces.jsonl: sample 0 of problem 'p1' occurs 2 times"),
+        ([trace(1, 0, "x")] * 2, {}, r"traces.jsonl: line 2: sample: 0 of problem 'p1' is also on line 1"),
         ([trace(1, 0, "x")], {"match_size": True}, r"config.match_size: cannot match 0 correct and 1 incorrect"),
         ([trace(1, 0, "x")], {"verifier": "vibes"}, r"verifier 'vibes' is unknown"),
         ([trace(1, 0, "x")], {"gates": ("nice",)}, r"config.gates: 'nice' is not a hygiene flag"),
