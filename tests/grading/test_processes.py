@@ -124,7 +124,6 @@ def test_a_busy_worker_does_not_outlive_a_killed_parent_for_long(tmp_path):
     script = textwrap.dedent(rf"""
         import sys
         from w2sr_jax.grading import processes
-from w2sr_jax.grading.pool import GraderPool, shared_workers
         pool = processes.WorkerPool(1, deadline_s=1.0)
         pool.compare([{EASY!r}])
         print(pool._alive[0].pid, flush=True)
