@@ -16,10 +16,13 @@ from flax import nnx
 from tests.engine.models import CONFIG, save_model
 from w2sr_jax.core.config import DecodeConfig, MeshConfig, VllmConfig
 from w2sr_jax.core.errors import UsageError, W2SRError
+from w2sr_jax.data.chat import load_tokenizer, render
 from w2sr_jax.engine import vllm_engine, vllm_offline
 from w2sr_jax.engine.base import Completion, Sampling
 from w2sr_jax.engine.child import Child
+from w2sr_jax.engine.jax_engine import JaxEngine
 from w2sr_jax.engine.open import open_engine
+from w2sr_jax.engine.vllm_backend import Request
 from w2sr_jax.engine.vllm_engine import VllmEngine
 from w2sr_jax.model import hf
 from w2sr_jax.model.config import CheckpointError, ModelConfig
@@ -210,8 +213,9 @@ def test_bad_requests_are_one_clear_line(rote, directory):
             engine.generate([[5]], Sampling(max_tokens=99))
         with pytest.raises(W2SRError, match="prompt 0: no tokens"):
             engine.generate([[]], Sampling(max_tokens=9))
-        with pytest.raises(UsageError, match="vLLM has none between 0"):
-            engine.generate([[5]], Sampling(max_tokens=9, temperature=0.001))
+        for temperature in (0.001, 20.0):
+            with pytest.raises(UsageError, match=r"with vllm 0 \(greedy\) or 0.01 to 2.0, got"):
+                engine.generate([[5]], Sampling(max_tokens=9, temperature=temperature))
     with pytest.raises(UsageError, match="float16"):
         rote(dtype="float16")
     with pytest.raises(UsageError, match="batch_size"):
@@ -245,7 +249,8 @@ class Pair:
 
     def logprobs(self, sequences) -> list[np.ndarray]:
         """[T, V] of the plain softmax for every sequence."""
-        tokens_BT = np.zeros((len(PROMPTS), self.config.max_position_embeddings), np.int32)
+        longest = -(-max(map(len, sequences)) // 128) * 128
+        tokens_BT = np.zeros((len(PROMPTS), longest), np.int32)
         for row, tokens in zip(tokens_BT, sequences, strict=False):
             row[: len(tokens)] = tokens  # causal: what comes after does not matter
         logprobs_BTV = np.asarray(_logprobs(*nnx.split(self.model), tokens_BT))
@@ -294,6 +299,25 @@ def test_greedy_tokens_and_logprobs_are_those_of_the_decoder_after_every_change_
 
 
 @pytest.mark.vllm
+@pytest.mark.skipif("W2SR_REAL_MODEL" not in os.environ, reason="W2SR_REAL_MODEL=DIR names no real model")
+def test_a_real_model_gives_the_same_greedy_tokens_and_logprobs():
+    """On SmolLM2-135M and its like: vLLM against the decoder, and the two engines against each other."""
+    directory = os.environ["W2SR_REAL_MODEL"]
+    tokenizer = load_tokenizer(directory)
+    questions = ["What is 12 * 13?", "Solve x + 4 = 9.", "Name three primes.", "Halve 98 twice.", "A train at 60 km/h?"]
+    prompts = [tokenizer.encode(render("chat", text, tokenizer), add_special_tokens=False) for text in questions]
+    sampling = dataclasses.replace(GREEDY, max_tokens=64)
+    with VllmEngine(directory, batch_size=5) as engine:
+        groups = engine.generate(prompts, sampling)
+    model = hf.load(directory)
+    Pair(engine, model, model.config).assert_agrees(prompts, groups)
+    ours = JaxEngine(directory, batch_size=5).generate(prompts, sampling)
+    for (one,), (other,) in zip(groups, ours, strict=True):
+        assert one.token_ids == other.token_ids
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
+
+
+@pytest.mark.vllm
 def test_samples_do_not_depend_on_what_else_is_asked(engine):
     sampling = Sampling(max_tokens=6, temperature=1.0, n=2)
     seeds = [11, 12, 13, 14, 15]
@@ -332,9 +356,20 @@ def test_only_the_stop_ids_asked_for_stop_and_they_are_in_the_tokens_but_not_in_
     assert completion.token_ids == free.token_ids[: first + 1]
     assert len(completion.logprobs) == first + 1
     assert free.text.startswith(completion.text)
-    wild = engine.generate([[9]], Sampling(max_tokens=40, temperature=20.0, n=16))[0]
+    wild = engine.generate([[9]], Sampling(max_tokens=100, temperature=2.0, n=64))[0]
     assert any(1 in c.token_ids[:-1] for c in wild)  # EOS of config.json, which was not asked for
     assert {c.finish_reason for c in wild} == {"length"}
+
+
+@pytest.mark.vllm
+def test_what_vllm_refuses_is_one_line_and_leaves_nothing_behind(engine):
+    answers = []
+    run = functools.partial(engine._backend.run, params={"max_tokens": 2}, on_answer=answers.append)
+    with pytest.raises(W2SRError, match=r"^vllm: \w+: .*256"):
+        run([Request((0, 0), [9], None), Request((1, 0), [9] * 300, None)])
+    assert answers == []
+    run([Request((3, 0), [9], None)])
+    assert [answer.key for answer in answers] == [(3, 0)]
 
 
 @pytest.mark.vllm

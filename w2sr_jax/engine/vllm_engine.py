@@ -34,7 +34,7 @@ from w2sr_jax.engine.vllm_server import Servers, start_server
 from w2sr_jax.model import hf
 from w2sr_jax.model.hf_keys import open_checked
 
-LOWEST_TEMPERATURE = 0.01
+TEMPERATURES = (0.01, 2.0)  # that vLLM takes and keeps as they are
 LONGEST_WAIT_S = 30.0  # between two attempts to start
 SUSPECT = 2  # deaths that a request was in flight at, after which it is asked alone
 
@@ -193,10 +193,10 @@ class VllmEngine:
         """What to ask, one sample a request, and vLLM's sampling parameters; refuses what cannot be answered."""
         self._check_open()
         sampling.check()
-        if 0 < sampling.temperature < LOWEST_TEMPERATURE:
+        low, high = TEMPERATURES
+        if sampling.temperature and not low <= sampling.temperature <= high:
             raise UsageError(
-                f"sampling.temperature: vLLM has none between 0 (greedy) and {LOWEST_TEMPERATURE}, "
-                f"got {sampling.temperature}"
+                f"sampling.temperature: with vllm 0 (greedy) or {low} to {high}, got {sampling.temperature}"
             )
         prompt_seeds = request_seeds(sampling, seeds, len(prompts))
         token_prompts = encode_prompts(prompts, self._tokenizer)

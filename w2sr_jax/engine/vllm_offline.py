@@ -75,6 +75,8 @@ class Offline:
 
     def _receive(self) -> dict[str, Any]:
         message = self._child.receive()
+        if "refused" in message:
+            raise W2SRError(f"vllm: {message['refused']}")
         if "error" in message:
             reason = message["error"]
             raise ChildDied(f"vllm: {self._child.last_error() if 'root cause' in reason else reason}")

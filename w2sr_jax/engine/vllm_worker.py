@@ -7,7 +7,8 @@ out  {"key": [prompt, sample], "token_ids": [...], "logprobs": [...] | null, "st
      {"done": true}
 in   {"do": "update_weights", "directory": DIR}
 out  {"done": true}
-out  {"error": "one line"}    instead of any answer; the process ends, since vLLM may be half changed
+out  {"refused": "one line"}    instead of answers to requests that vLLM does not accept; nothing has been done
+     {"error": "one line"}      instead of any answer; the process ends, since vLLM may be half changed
 
 The end of stdin ends the process, also in the middle of `generate`: a parent that was killed leaves nothing running.
 """
@@ -81,16 +82,23 @@ def generate(engine: Any, request: dict[str, Any], send: Send, orphaned: Callabl
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
+    added: list[str] = []
     for index, sample, prompt, seed in request["requests"]:
         # One request a sample: vLLM's own n would give sample s the seed + s, which is another prompt's seed.
-        params = SamplingParams(
-            seed=seed,
-            ignore_eos=True,  # stop_token_ids alone decide
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-            **request["params"],
-        )
-        engine.add_request(f"{index}:{sample}", {"prompt_token_ids": prompt}, params)
+        try:
+            params = SamplingParams(
+                seed=seed,
+                ignore_eos=True,  # stop_token_ids alone decide
+                detokenize=False,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+                **request["params"],
+            )
+            engine.add_request(f"{index}:{sample}", {"prompt_token_ids": prompt}, params)
+            added.append(f"{index}:{sample}")
+        except Exception as error:  # nothing has run yet: whatever it is, it is about this request
+            engine.abort_request(added)
+            send({"refused": one_line(error)})
+            return
     while engine.has_unfinished_requests():
         if orphaned():
             sys.exit("the parent is gone")
@@ -108,13 +116,15 @@ def generate(engine: Any, request: dict[str, Any], send: Send, orphaned: Callabl
                     "stopped": completion.finish_reason == "stop",
                 }
             )
+    send({"done": True})
 
 
-def update_weights(engine: Any, directory: str) -> None:
+def update_weights(engine: Any, directory: str, send: Send) -> None:
     """New weights in every worker; what was computed with the old ones is forgotten."""
     engine.collective_rpc("load_directory", args=(directory,))
     if not engine.reset_prefix_cache():
         raise RuntimeError("the prefix cache still holds keys and values of the old weights")
+    send({"done": True})
 
 
 def serve(commands: Any, send: Send, orphaned: Callable[[], bool]) -> None:
@@ -127,8 +137,11 @@ def serve(commands: Any, send: Send, orphaned: Callable[[], bool]) -> None:
             case "generate":
                 generate(engine, request, send, orphaned)
             case "update_weights":
-                update_weights(engine, request["directory"])
-        send({"done": True})
+                update_weights(engine, request["directory"], send)
+
+
+def one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
 
 
 def main() -> None:
@@ -153,7 +166,7 @@ def main() -> None:
         return
     except Exception as error:
         sys.excepthook(*sys.exc_info())  # the log keeps the whole of it
-        send({"error": f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]})
+        send({"error": one_line(error)})
         sys.exit(1)
 
 
