@@ -334,3 +334,58 @@ def test_a_summary_refuses_a_seed_twice_and_a_single_seed(tmp_path):
         report.main(ReportConfig(reports=reports), str(tmp_path / "summary"))
     with pytest.raises(UsageError, match="at least two seeds"):
         report.main(ReportConfig(reports=reports[:1]), str(tmp_path / "summary"))
+
+
+def with_rules(workdir, second, first_box):
+    """Adds what evaluate says of the other scoring rules to a result."""
+    result = read_json(workdir / "result.json")
+    main = result["pass_at_1"]
+    result["second_grader"] = {"grader": "g2", "pass_at_1": second, "main_only": 1, "second_only": 3}
+    result["box_rules"] = {"first_box": first_box, "last_box": main, "stop_at_box": first_box}
+    write_json(workdir / "result.json", result)
+
+
+def test_scores_by_other_rules_stand_beside_the_one_that_counts(tmp_path, capsys):
+    config = experiment(tmp_path)
+    for arm in ("base", "forced", "w2sr", "grpo"):
+        with_rules(tmp_path / f"e-{arm}", 0.52, 0.44)
+    found = report.main(config, str(tmp_path / "report"))
+    assert found["scoring"]["w2sr"]["micro"] == {
+        "main": 0.5,
+        "second": 0.52,
+        "first_box": 0.44,
+        "last_box": 0.5,
+        "stop_at_box": 0.44,
+        "disagreements": {"main_only": 1, "second_only": 3},
+    }
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert re.search(r"\| w2sr +\| micro +\| 50.0 \| 52.0 +\| 44.0 +\| 50.0 +\| 44.0 +\| 1 +\| 3 ", text)
+    assert "Scoring rules" in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_old_results_without_other_rules_still_make_a_report(done):
+    found, workdir = done
+    assert found["scoring"]["w2sr"] == {}
+    assert "Scoring rules" not in (workdir / "report.html").read_text()
+
+
+def test_a_summary_averages_the_other_rules_over_seeds(tmp_path, capsys):
+    places = []
+    for seed, second in ((0, 0.52), (1, 0.56)):
+        config = experiment(tmp_path / str(seed), seed=seed)
+        for arm in ("base", "forced", "w2sr", "grpo"):
+            with_rules(tmp_path / str(seed) / f"e-{arm}", second, 0.44)
+        report.main(config, str(tmp_path / str(seed) / "report"))
+        places.append(str(tmp_path / str(seed) / "report"))
+    found = report.main(ReportConfig(reports=tuple(places)), str(tmp_path / "summary"))
+    row = found["scoring"]["w2sr"]["micro"]
+    assert row["second"] == pytest.approx(0.54)
+    assert row["disagreements"] == {"main_only": 2, "second_only": 6}
+
+
+def test_results_under_different_protocols_are_refused(tmp_path):
+    config = experiment(tmp_path)
+    stops = {"protocol": "simplerl", "stop_strings": ["</s>"]}
+    evaluate(tmp_path / "e-w2sr", 50, decoding=stops)
+    with pytest.raises(W2SRError, match=r"'base' / 'w2sr' differ in protocol \(None / 'simplerl'\), stop_strings"):
+        report.main(config, str(tmp_path / "report"))

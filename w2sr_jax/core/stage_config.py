@@ -1,6 +1,7 @@
 """One config dataclass per stage. A model is a Hugging Face directory, a hub id or a training workdir."""
 
 import dataclasses
+import re
 from typing import Any
 
 from w2sr_jax.core.config import (
@@ -16,6 +17,9 @@ from w2sr_jax.core.config import (
 from w2sr_jax.core.errors import UsageError
 
 ENGINES = ("jax", "vllm")
+# Named ways to evaluate (data/protocols.py holds their values), and avg@K for any K of 2 or more.
+PROTOCOLS = ("simplerl", "simplerl-base", "simplerl-abel", "simplerl-abel-base", "paper", "greedy")
+AVERAGE_OF_K = re.compile(r"avg@([2-9]|[1-9]\d{1,3})")
 HYGIENE_FLAGS = ("length_stop", "loop", "missing_box", "text_after_answer", "script_mixing", "url_or_html")
 
 
@@ -54,6 +58,9 @@ class FilterConfig:
     match_size: bool = opt(False, "draw correct and incorrect to one size")
     max_traces: int = opt(0, "draw every subset down to at most this size; 0 is no limit", minimum=0)
     seed: int = opt(0, "of the draws", minimum=0)
+    contamination: tuple[str, ...] = opt((), "benchmarks (bench:NAME or files) that traces are searched for")
+    contamination_words: int = opt(13, "length of the word n-grams that count as overlap", minimum=2)
+    contamination_gate: bool = opt(False, "leave traces that overlap with a benchmark out of every subset")
     workers: int = opt(2, "grading processes", minimum=1)
     deadline_s: float = opt(10.0, "longest time for one response, in seconds", minimum=0.1)
     price: PriceConfig = opt(PriceConfig, "")
@@ -62,6 +69,8 @@ class FilterConfig:
         for gate in self.gates:
             if gate not in HYGIENE_FLAGS:
                 raise UsageError(f"config.gates: {gate!r} is not a hygiene flag ({', '.join(HYGIENE_FLAGS)})")
+        if self.contamination_gate and not self.contamination:
+            raise UsageError("config.contamination_gate: needs config.contamination, the benchmarks to search for")
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -171,8 +180,9 @@ class EvaluateConfig:
     """`w2sr evaluate`: Pass@1 (greedy) or avg@k and unbiased pass@k (sampled) on one benchmark."""
 
     model: str = opt(help="Hugging Face directory, hub id or training workdir")
-    problems: str = opt(help="a benchmark file or problems.jsonl")
+    problems: str = opt(help="bench:NAME, a benchmark file or problems.jsonl")
     benchmark: str = opt("", "name in the report; empty takes the file's name")
+    protocol: str = opt("", f"fixes template, stops and sampling: {', '.join(PROTOCOLS)}, avg@K; empty: as set below")
     limit: int = opt(0, "first so many problems; 0 is all", minimum=0)
     template: str = opt("qwen-boxed", "prompt template, see data/chat.py")
     response_prefix: str = opt("", "text that every response is made to begin with (a forced mode)")
@@ -183,6 +193,19 @@ class EvaluateConfig:
     deadline_s: float = opt(10.0, "longest time for grading one response, in seconds", minimum=0.1)
     mesh: MeshConfig = opt(MeshConfig, "")
     price: PriceConfig = opt(PriceConfig, "")
+
+    def check(self) -> None:
+        if not self.protocol:
+            return
+        if self.protocol not in PROTOCOLS and not AVERAGE_OF_K.fullmatch(self.protocol):
+            raise UsageError(f"config.protocol: must be one of {', '.join(PROTOCOLS)}, avg@K, got {self.protocol!r}")
+        default = EvaluateConfig(sampling=SamplingConfig(seed=self.sampling.seed))
+        for key in ("template", "sampling"):
+            if getattr(self, key) != getattr(default, key):
+                raise UsageError(
+                    f"config.{key}: protocol {self.protocol!r} fixes it; leave it alone (sampling.seed may be set), or "
+                    "leave the protocol empty"
+                )
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)

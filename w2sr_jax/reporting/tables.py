@@ -9,6 +9,10 @@ from w2sr_jax.reporting.compare import AVERAGE
 
 Report = dict[str, Any]
 Table = list[list[str]]  # the first row is the head
+SCORING_NOTE = (
+    "Pass@1 in % if another rule counted: the second grader, the first or the last box alone, or each response cut "
+    "after its first complete box. Only main is compared above."
+)
 VERDICTS = {True: "holds", False: "FAILS", "not shown": "not shown"}
 
 
@@ -166,6 +170,17 @@ def hygiene_table(report: Report) -> Table:
     return table
 
 
+def scoring_table(report: Report) -> Table:
+    """Pass@1 of every arm under every scoring rule, and how often the graders disagree; no lines for old results."""
+    rules = ["main", "second", "first_box", "last_box", "stop_at_box"]
+    table = [["arm", "benchmark", *(rule.replace("_", " ") for rule in rules), "right by main only", "by second only"]]
+    for arm, rows in report.get("scoring", {}).items():
+        for benchmark, row in rows.items():
+            split = [str(row["disagreements"][key]) for key in ("main_only", "second_only")]
+            table.append([arm, benchmark, *(percent(row[rule]) for rule in rules), *split])
+    return table
+
+
 def markdown_table(table: Table) -> str:
     """A pipe table whose columns also line up on a terminal; the first column is text, the others numbers."""
     cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in table]
@@ -213,5 +228,7 @@ def render_markdown(report: Report) -> str:
         parts += ["## RGR", markdown_table(benchmark_table(report, "rgr"))]
     if report["ledger"]["routes"]:
         parts += ["## Ledger", markdown_table(ledger_table(report))]
+    if len(scoring := scoring_table(report)) > 1:
+        parts += ["## Scoring rules", SCORING_NOTE, markdown_table(scoring)]
     parts += ["## Response hygiene", markdown_table(hygiene_table(report))]
     return "\n\n".join(parts) + "\n"
