@@ -1,6 +1,7 @@
 """Every config under configs/ is built and validated here; a file that no test knows fails."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from w2sr_jax.core.config import validate
 from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.paper import TEACHERS
 from w2sr_jax.core.runtime import load_config_file
-from w2sr_jax.stages import run
+from w2sr_jax.core.stage_config import ReportConfig
+from w2sr_jax.stages import report, run
 
 ROOT = Path(__file__).parent.parent / "configs"
 SIX = ("gsm8k", "math500", "minerva_math", "olympiadbench", "aime24", "amc23")
@@ -27,6 +29,7 @@ VARIANTS = {
     "paper/qwen25.py": ["", *pairs("7b", "14b", "32b")],
     "paper/qwen25_math.py": ["", *pairs("math-7b")],
     "paper/llama31.py": ["", *pairs("8b")],
+    "report.py": ["", *(f"simplerl-{m}" for m in ("0.5b", "1.5b", "7b", "math-7b", "14b", "32b", "llama-8b"))],
 }
 ALL = [(file, variant) for file, variants in VARIANTS.items() for variant in variants]
 PAPER = [(file, variant) for file, variant in ALL if file.startswith("paper/")]
@@ -52,6 +55,8 @@ def test_every_config_file_is_known_here():
 def test_a_config_builds_and_each_of_its_stages_is_valid(file, variant):
     config = load(file, variant)
     validate(config)
+    if isinstance(config, ReportConfig):
+        return
     nodes = run.in_order(config.nodes())
     for node in nodes:
         validate(node.config, node.name)
@@ -135,3 +140,24 @@ def test_every_paper_experiment_says_what_to_compare_with_and_that_costs_come_fr
         assert text.count("Compare:") == text.count("def student_")
         assert "SimpleRL-Zoo: base" in load(file).published
     assert "43.77" in load("paper/qwen25_math.py").published
+
+
+@pytest.mark.parametrize(("file", "variant"), PAPER)
+def test_the_published_rows_of_a_paper_config_are_those_of_the_table(file, variant):
+    table = json.loads((ROOT / "paper" / "simplerl_zoo.json").read_text())
+    student = variant.split("-from-")[0] or {"paper/qwen25.py": "7b", "paper/qwen25_math.py": "math-7b"}.get(file, "8b")
+    row = table["rows"]["llama-8b" if student == "8b" else student]
+    base, after = (" ".join(map(str, row[arm])) for arm in ("base", "rl"))
+    assert load(file, variant).published.endswith(f"SimpleRL-Zoo: base {base}, RL {after}")
+    assert tuple(table["problems"]) == SIX
+
+
+@pytest.mark.parametrize("variant", [v for v in VARIANTS["report.py"] if v])
+def test_a_report_against_published_rows_is_made(variant, tmp_path, capsys):
+    config = load("report.py", variant)
+    config.student_row, config.bootstrap = tuple((a + b) / 2 for a, b in zip(*config.rows.values())), 200
+    found = report.main(config, str(tmp_path))
+    cell = found["rgr"]["student"]["gsm8k"]
+    assert cell.get("value", 0.5) == pytest.approx(0.5)
+    assert "undefined" in found["rgr"]["student"]["aime24"] or variant in ("simplerl-math-7b", "simplerl-32b")
+    assert "hkust-nlp/simpleRL-reason at cf1c785" in (tmp_path / "report.md").read_text()

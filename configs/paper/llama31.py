@@ -29,7 +29,6 @@ def student_8b(teacher: str) -> PaperExperiment:
 
 
 MAKERS = {"8b": student_8b}
-VARIANTS = paper.variants(MAKERS)
 
 
 def get_config(variant: str | None = None) -> PaperExperiment:

@@ -57,7 +57,6 @@ def student_32b(teacher: str) -> PaperExperiment:
 
 
 MAKERS = {"7b": student_7b, "14b": student_14b, "32b": student_32b}
-VARIANTS = paper.variants(MAKERS)
 
 
 def get_config(variant: str | None = None) -> PaperExperiment:

@@ -32,7 +32,6 @@ def student_math_7b(teacher: str) -> PaperExperiment:
 
 
 MAKERS = {"math-7b": student_math_7b}
-VARIANTS = paper.variants(MAKERS)
 
 
 def get_config(variant: str | None = None) -> PaperExperiment:

@@ -9,7 +9,7 @@ import pytest
 
 from w2sr_jax.core.config import SamplingConfig
 from w2sr_jax.core.cost import read_ledger
-from w2sr_jax.core.errors import UsageError
+from w2sr_jax.core.errors import UsageError, W2SRError
 from w2sr_jax.core.records import Disagreement, Prediction, Problem, Trace, read_json, read_jsonl, write_jsonl
 from w2sr_jax.core.stage_config import HYGIENE_FLAGS, EvaluateConfig
 from w2sr_jax.engine import open as engines
@@ -234,3 +234,11 @@ def test_stop_strings_cut_after_the_prefix_and_count_what_they_hide():
     assert [t.finish_reason for t in found] == ["stop", "stop", "length"]
     assert found[1].response_tokens == 9
     assert cuts == {"cut": 1, "cut_length_stops": 1}
+
+
+def test_a_prompt_that_fills_the_context_is_named(config, named, tmp_path):
+    model = small_context_copy(config.model, tmp_path)
+    raw = json.loads((Path(model) / "config.json").read_text())
+    (Path(model) / "config.json").write_text(json.dumps(raw | {"max_position_embeddings": 100}))
+    with pytest.raises(W2SRError, match=r"a prompt of \d+ tokens fills the model's context of 100"):
+        evaluate.main(dataclasses.replace(named, model=model), str(tmp_path / "w"))

@@ -210,7 +210,7 @@ class EvaluateConfig:
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class ReportConfig:
-    """`w2sr report`: either arms (one experiment) or reports (several seeds of it) are set.
+    """`w2sr report`: arms (one experiment), reports (several seeds of it) or rows (published numbers) are set.
 
     A route is a list of stage workdirs whose ledger lines are summed: what it costs to get that arm's model.
     """
@@ -226,13 +226,24 @@ class ReportConfig:
     teacher_route: tuple[str, ...] = opt((), "workdirs that made the teacher; charged separately")
     claims: dict[str, tuple[str, str]] = opt(dict, "sentence -> (higher arm, lower arm)")
     reports: tuple[str, ...] = opt((), "report workdirs of the seeds to summarise")
+    rows: dict[str, tuple[float, ...]] = opt(dict, "arm -> published Pass@1 in %, one for each of row_problems")
+    row_problems: dict[str, int] = opt(dict, "benchmark -> how many problems it has")
+    student_row: tuple[float, ...] = opt((), "Pass@1 in % of your student, beside rows and in their order")
+    row_notes: tuple[str, ...] = opt((), "where rows come from and how they were made, shown in the report")
     allow_mixed_decoding: bool = opt(False, "compare results made under different decoding protocols")
     bootstrap: int = opt(10_000, "resamples of the intervals", minimum=100)
     seed: int = opt(0, "of the experiment; also of the bootstrap", minimum=0)
 
     def check(self) -> None:
-        if bool(self.arms) == bool(self.reports):
-            raise UsageError("config.arms, config.reports: set one of the two")
+        if sum(map(bool, (self.arms, self.reports, self.rows))) != 1:
+            raise UsageError("config.arms, config.reports, config.rows: set one of the three")
+        rows = {f"rows.{arm}": row for arm, row in self.rows.items()}
+        if self.student_row:
+            rows["student_row"] = self.student_row
+        for key, row in rows.items():
+            if len(row) != len(self.row_problems) or not all(0 <= value <= 100 for value in row):
+                wanted = ", ".join(self.row_problems) or "config.row_problems"
+                raise UsageError(f"config.{key}: expected Pass@1 in % for each of {wanted}, got {row}")
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)

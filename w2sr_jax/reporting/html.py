@@ -82,11 +82,7 @@ def render_html(report: Report, plots: dict[str, list[str]], samples: list[Sampl
         _costs(report, plots["cost"]),
         _section("Training", "", f'<div class="grid">{"".join(plots["curves"])}</div>') if plots["curves"] else "",
         _scoring(report, colours),
-        _section(
-            "Response hygiene",
-            "Share of the evaluated responses that raise each flag.",
-            _table(tables.hygiene_table(report), dots=colours),
-        ),
+        _hygiene(report, colours),
         _samples(samples),
         _provenance(report),
     ]
@@ -191,6 +187,13 @@ def _costs(report: Report, plots: list[str]) -> str:
 def _scoring(report: Report, colours: dict[str, str]) -> str:
     table = tables.scoring_table(report)
     return _section("Scoring rules", tables.SCORING_NOTE, _table(table, dots=colours)) if len(table) > 1 else ""
+
+
+def _hygiene(report: Report, colours: dict[str, str]) -> str:
+    if not report["hygiene"]:
+        return ""
+    what = "Share of the evaluated responses that raise each flag."
+    return _section("Response hygiene", what, _table(tables.hygiene_table(report), dots=colours))
 
 
 def _samples(samples: list[Sample]) -> str:
