@@ -32,6 +32,9 @@ SAME = [
     ("5!", "120"),
     (r"|{-3}|", "3"),
     ("x_1+x_2", "x_2+x_1"),
+    ("f(2)+1", "1+f(2)"),
+    ("x(x+1)", "x^2+x"),
+    (r"\sin\pi", "0"),
     (r"e^{i\pi}", "-1"),
     (r"1.6\times 10^{-19}", "1.6e-19"),
     (r"\text{Evelyn}", "evelyn"),
@@ -64,6 +67,8 @@ DIFFERENT = [
     (r"\text{east}", r"\text{west}"),
     (r"\begin{pmatrix}1&2\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
     ("x=5", "y=5x"),
+    ("I(0)", "0"),
+    ("0", "4.6e-24"),
 ]
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 MAX_CHARS, MAX_DEPTH, MAX_EXPONENT, POINTS = 400, 40, 4096, 3
 _TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|\*\*|[A-Za-z]|[-+*/^(){}\[\]|!_])")
 _SINGLE = re.compile(r"\s*(\d|\\[A-Za-z]+|[A-Za-z])")  # a macro's argument without braces: \frac12
+_ARGUMENT = re.compile(r"\(\s*([A-Za-z]|\d{1,9})\s*\)")
 _WORDS = re.compile(r"(?<![\\A-Za-z])(sqrt|pi|sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|ln|log|exp)(?![A-Za-z])")
 _OPEN = {"(": ")", "{": "}", "[": "]"}
 _FUNCTIONS: dict[str, Callable[[complex], complex]] = {
@@ -179,7 +180,12 @@ class _Reader:
                 raise Unreadable
             self.at = match.end()
             return _variable(f"{token}_{match[1].strip('{} ')}", self.point)
-        return _CONSTANTS[token] if token in _CONSTANTS else _variable(token, self.point)
+        if token in _CONSTANTS:
+            return _CONSTANTS[token]
+        if argument := _ARGUMENT.match(self.text, self.at):  # `I(0)` is a value of I, not I times 0
+            self.at = argument.end()
+            return _variable(f"{token}({argument[1]})", self.point)
+        return _variable(token, self.point)
 
     def argument(self) -> complex:
         """What a macro takes: a group in braces, or one digit, letter or macro."""

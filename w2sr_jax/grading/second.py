@@ -68,8 +68,8 @@ def _number(text: str) -> float | None:
     return float(bare) if _NUMBER.match(bare) else None
 
 
-def _close(a: complex, b: complex) -> bool:
-    return cmath.isclose(a, b, rel_tol=TOLERANCE, abs_tol=0.0 if a and b else 1e-12)  # sin(pi) is 0 but for rounding
+def _close(a: complex, b: complex, rounding: float = 0.0) -> bool:
+    return cmath.isclose(a, b, rel_tol=TOLERANCE, abs_tol=0.0 if a and b else rounding)
 
 
 def _items(text: str) -> list[str]:
@@ -132,7 +132,8 @@ def _same_equation(one: str, two: str, depth: int) -> bool:
 
 def _same_value(one: str, two: str) -> bool:
     try:
-        return all(_close(a, b) for a, b in zip(_values(one), _values(two), strict=True))
+        # sin(pi) is 0 but for rounding; 1e-13 is another number than 0
+        return all(_close(a, b, 1e-14) for a, b in zip(_values(one), _values(two), strict=True))
     except Unreadable:
         return False
 
