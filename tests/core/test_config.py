@@ -129,8 +129,11 @@ def changed(config, **values):
             "config.sampling.n: a group needs at least 2 samples, got 1",
         ),
         (changed(STAGES["evaluate"], sampling=SamplingConfig(top_p=0.0)), "config.sampling.top_p: must be at least"),
-        (ReportConfig(), "config.arms, config.reports: set one of the two"),
-        (ReportConfig(arms={"a": ("w",)}, reports=("r",)), "config.arms, config.reports: set one of the two"),
+        (ReportConfig(), "config.arms, config.reports, config.rows: set one of the three"),
+        (
+            ReportConfig(arms={"a": ("w",)}, reports=("r",)),
+            "config.arms, config.reports, config.rows: set one of the three",
+        ),
     ],
 )
 def test_rules_across_fields_are_checked(config, message):

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from w2sr_jax.core.errors import UsageError
 from w2sr_jax.data.tasks import load_problems
-from w2sr_jax.grading.answers import last_box
 from w2sr_jax.grading.grade import GRADER_VERSION, VERIFIERS, Grade, GraderPool, check_verifier, grade, grade_many
 from w2sr_jax.grading.verdict import decide
 
@@ -19,7 +18,6 @@ CASES = [json.loads(line) for line in Path(__file__).with_name("cases.jsonl").re
 # The published benchmark files are not part of the repository; the agreement tests run where they are.
 FOLDER = Path(os.environ.get("W2SR_BENCHMARKS", Path(__file__).parents[3] / "shared" / "benchmarks"))
 BENCHMARKS = sorted(FOLDER.glob("*.jsonl"))
-SOLVED = [path for path in BENCHMARKS if path.stem in ("math500", "minerva_math")]
 DEADLINE_S = 60.0  # generous: these tests are about verdicts, and the machine may be busy
 
 
@@ -141,13 +139,3 @@ def test_every_published_answer_agrees_with_itself(path):
     problems = load_problems(str(path))
     grades = grade_many([(rf"Thus \boxed{{{p.answer}}}.", p.answer) for p in problems], deadline_s=DEADLINE_S)
     assert [p.id for p, g in zip(problems, grades, strict=True) if not g.correct] == []
-
-
-@pytest.mark.parametrize("path", SOLVED, ids=lambda path: path.stem)
-def test_every_worked_solution_agrees_with_its_answer(path):
-    problems = load_problems(str(path))
-    solutions = [json.loads(line)["solution"] for line in path.read_text().splitlines()]
-    pairs = [(solution, problem.answer) for solution, problem in zip(solutions, problems, strict=True)]
-    grades = grade_many(pairs, deadline_s=DEADLINE_S)
-    assert [p.id for p, g in zip(problems, grades, strict=True) if not g.correct] == []
-    assert all(last_box(s) == g.extracted for s, g in zip(solutions, grades, strict=True))

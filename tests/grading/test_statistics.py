@@ -101,3 +101,10 @@ def test_fieller_holds_exactly_the_ratios_whose_t_interval_has_zero_in_it():
 def test_fieller_refuses_a_gap_within_noise():
     with pytest.raises(ValueError, match="within its noise"):
         st.fieller_interval([0.1, 0.2], [-0.1, 0.2])
+
+
+def test_newcombe_s_interval_of_a_difference():
+    # Newcombe 1998, table II, example (a): 56/70 against 48/80, method 10.
+    assert st.newcombe_interval((56, 70), (48, 80)) == pytest.approx((0.0524, 0.3339), abs=1e-4)
+    low, high = st.newcombe_interval((0, 30), (0, 30))
+    assert low == -high < 0

@@ -2,14 +2,18 @@
 
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
 from w2sr_jax.core.config import SamplingConfig
 from w2sr_jax.core.cost import read_ledger
-from w2sr_jax.core.records import Prediction, Problem, read_json, read_jsonl, write_jsonl
+from w2sr_jax.core.errors import UsageError, W2SRError
+from w2sr_jax.core.records import Disagreement, Prediction, Problem, Trace, read_json, read_jsonl, write_jsonl
 from w2sr_jax.core.stage_config import HYGIENE_FLAGS, EvaluateConfig
 from w2sr_jax.engine import open as engines
+from w2sr_jax.engine.limits import cut_at_stops
 from w2sr_jax.grading.statistics import wilson_interval
 from w2sr_jax.stages import evaluate
 
@@ -145,7 +149,7 @@ def test_a_run_killed_in_grading_answers_nothing_again(sampled, unbroken, tmp_pa
         raise killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "grade", never)
+        patch.setattr(evaluate, "score", never)
         with pytest.raises(killed):
             evaluate.main(sampled, str(tmp_path))
     with monkeypatch.context() as patch:
@@ -160,3 +164,81 @@ def test_answers_are_kept_in_the_order_of_the_problems_and_limited(config, files
     result = evaluate.main(back, str(tmp_path / "w"))
     assert (result["benchmark"], result["n"]) == ("back", 5)
     assert [p.problem_id for p in predictions(tmp_path / "w")] == ["p15", "p14", "p13", "p12", "p11"]
+
+
+def test_every_other_rule_is_scored_beside_the_one_that_counts(config, tmp_path):
+    result = evaluate.main(config, str(tmp_path))
+    assert result["second_grader"] == {
+        "grader": "qwen-style-1",
+        "pass_at_1": result["pass_at_1"],
+        "main_only": 0,
+        "second_only": 0,
+    }
+    assert result["box_rules"].keys() == {"first_box", "last_box", "stop_at_box"}
+    assert result["box_rules"]["last_box"] == result["pass_at_1"]
+    assert read_jsonl(tmp_path / "disagreements.jsonl", Disagreement) == []
+    assert result["benchmark_file"] is None
+    assert "protocol" not in result["decoding"]
+
+
+def test_a_disagreement_of_the_graders_is_counted_and_listed(config, files, tmp_path):
+    problems = [dataclasses.replace(p, answer="300", verifier="math") for p in read_jsonl(files.problems, Problem)]
+    write_jsonl(tmp_path / "percent.jsonl", problems)
+    result = evaluate.main(dataclasses.replace(config, problems=str(tmp_path / "percent.jsonl")), str(tmp_path / "w"))
+    threes = [p for p in predictions(tmp_path / "w") if p.extracted == "3"]
+    assert len(threes) > 0
+    assert result["pass_at_1"] == 0.0
+    assert result["second_grader"]["second_only"] == len(threes) == round(16 * result["second_grader"]["pass_at_1"])
+    listed = read_jsonl(tmp_path / "w" / "disagreements.jsonl", Disagreement)
+    assert [d.problem_id for d in listed] == [p.problem_id for p in threes]
+    assert (listed[0].extracted, listed[0].answer, listed[0].main, listed[0].second) == ("3", "300", False, True)
+
+
+@pytest.fixture(scope="module")
+def named(config):
+    """A config under a named protocol: nothing of the prompt or the sampling is its own."""
+    return dataclasses.replace(config, protocol="simplerl", template="qwen-boxed", sampling=SamplingConfig())
+
+
+def test_a_named_protocol_is_recorded_and_its_budget_ends_at_the_context(config, named, tmp_path):
+    with pytest.raises(UsageError, match=r"config.template: protocol 'simplerl' fixes it"):
+        evaluate.main(dataclasses.replace(config, protocol="simplerl"), str(tmp_path / "refused"))
+    model = small_context_copy(config.model, tmp_path)
+    result = evaluate.main(dataclasses.replace(named, model=model, limit=4), str(tmp_path / "w"))
+    decoding = result["decoding"]
+    assert (decoding["protocol"], decoding["template"]) == ("simplerl", "qwen-boxed")
+    assert decoding["stop_strings"][:3] == ["</s>", "<|im_end|>", "<|endoftext|>"]
+    assert (decoding["max_tokens"], decoding["temperature"], decoding["top_p"]) == (16000, 1.0, 0.95)
+    assert 0 < result["token_limit"] < 512
+    assert all(p.response_tokens <= result["token_limit"] for p in predictions(tmp_path / "w"))
+    assert result["stop_strings"].keys() == {"cut", "cut_length_stops"}
+
+
+def small_context_copy(model, tmp_path):
+    """The model with room for 512 positions: a template of 200 characters, and little more than half for the answer."""
+    copy = Path(shutil.copytree(Path(model) / "export", tmp_path / "model"))
+    raw = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(raw | {"max_position_embeddings": 512}))
+    return str(copy)
+
+
+def test_stop_strings_cut_after_the_prefix_and_count_what_they_hide():
+    def trace(sample, response, finish="stop"):
+        return Trace(
+            problem_id="p", sample=sample, response=response, response_tokens=9, finish_reason=finish, teacher="t"
+        )
+
+    traces = [trace(0, "user 5"), trace(1, "user 5 user 6", "length"), trace(2, "user 7", "length")]
+    found, cuts = cut_at_stops(traces, ("user",), len("user"))
+    assert [t.response for t in found] == ["user 5", "user 5 ", "user 7"]
+    assert [t.finish_reason for t in found] == ["stop", "stop", "length"]
+    assert found[1].response_tokens == 9
+    assert cuts == {"cut": 1, "cut_length_stops": 1}
+
+
+def test_a_prompt_that_fills_the_context_is_named(config, named, tmp_path):
+    model = small_context_copy(config.model, tmp_path)
+    raw = json.loads((Path(model) / "config.json").read_text())
+    (Path(model) / "config.json").write_text(json.dumps(raw | {"max_position_embeddings": 100}))
+    with pytest.raises(W2SRError, match=r"a prompt of \d+ tokens fills the model's context of 100"):
+        evaluate.main(dataclasses.replace(named, model=model), str(tmp_path / "w"))

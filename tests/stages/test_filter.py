@@ -6,7 +6,7 @@ import pytest
 
 from w2sr_jax.core.cost import read_ledger
 from w2sr_jax.core.errors import UsageError, W2SRError
-from w2sr_jax.core.records import GradedTrace, Problem, Trace, read_json, read_jsonl, sha256_file, write_jsonl
+from w2sr_jax.core.records import GradedTrace, Overlap, Problem, Trace, read_json, read_jsonl, sha256_file, write_jsonl
 from w2sr_jax.core.stage_config import HYGIENE_FLAGS, FilterConfig
 from w2sr_jax.grading.grade import GRADER_VERSION
 from w2sr_jax.stages import filter as stage
@@ -166,3 +166,33 @@ def test_the_command_line_prints_one_line_and_exits_with_one(inputs, tmp_path, c
     assert len(lines) == 1
     assert "p11" in lines[0]
     assert json.loads((tmp_path / "w" / "config.json").read_text())
+
+
+def test_traces_that_hold_benchmark_problems_are_counted_listed_and_gated(inputs, tmp_path):
+    asked = "A train leaves the old town at noon and travels north at forty miles an hour; when does it arrive"
+    write_jsonl(tmp_path / "bench.jsonl", [Problem(id="b0", problem=asked, answer="1")])
+    traces = [trace(1, 0, rf"\boxed{{1}} {asked}?"), trace(2, 0, r"\boxed{2}"), trace(3, 0, r"a train \boxed{4}")]
+    config = inputs(traces, contamination=(str(tmp_path / "bench.jsonl"),))
+    counts = stage.main(config, str(tmp_path / "counted"))
+    assert counts["contamination"] == {
+        "words": 13,
+        "benchmarks": {"bench": {"problems": 1, "traces": 1}},
+        "problems_compared_whole": 0,
+        "traces": 1,
+        "by_problem": 0,
+        "gate": False,
+    }
+    assert counts["size"]["all"] == 3
+    (listed,) = read_jsonl(tmp_path / "counted" / "contaminated.jsonl", Overlap)
+    assert (listed.problem_id, listed.benchmark_problem, listed.part) == ("p1", "b0", "response")
+    assert listed.words == "a train leaves the old town at noon and travels north at forty"
+
+    config.contamination_gate = True
+    counts = stage.main(config, str(tmp_path / "gated"))
+    assert keys(tmp_path / "gated" / "all.jsonl") == [("p2", 0), ("p3", 0)]
+    assert counts["gated"] == 1
+
+
+def test_a_contamination_gate_without_benchmarks_is_a_usage_error(inputs, tmp_path):
+    with pytest.raises(UsageError, match=r"config.contamination_gate: needs config.contamination"):
+        stage.main(inputs(contamination_gate=True), str(tmp_path / "work"))

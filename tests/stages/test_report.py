@@ -282,7 +282,7 @@ def test_predictions_that_disagree_with_their_result_are_refused(tmp_path):
         ({"base": "nobody"}, r"config.base: 'nobody' is not among config.arms \(base, forced, w2sr, grpo\)"),
         ({"claims": {"x": ("w2sr", "nobody")}}, r"config.claims\['x'\]: 'nobody' is not among"),
         ({"baselines": ("grpo",)}, "config.baselines: base and ceiling are arms of their own"),
-        ({"reports": ("somewhere",)}, "config.arms, config.reports: set one of the two"),
+        ({"reports": ("somewhere",)}, "config.arms, config.reports, config.rows: set one of the three"),
     ],
 )
 def test_a_wrong_name_in_the_config_is_one_line(tmp_path, changes, message):
@@ -334,3 +334,127 @@ def test_a_summary_refuses_a_seed_twice_and_a_single_seed(tmp_path):
         report.main(ReportConfig(reports=reports), str(tmp_path / "summary"))
     with pytest.raises(UsageError, match="at least two seeds"):
         report.main(ReportConfig(reports=reports[:1]), str(tmp_path / "summary"))
+
+
+def with_rules(workdir, second, first_box):
+    """Adds what evaluate says of the other scoring rules to a result."""
+    result = read_json(workdir / "result.json")
+    main = result["pass_at_1"]
+    result["second_grader"] = {"grader": "g2", "pass_at_1": second, "main_only": 1, "second_only": 3}
+    result["box_rules"] = {"first_box": first_box, "last_box": main, "stop_at_box": first_box}
+    write_json(workdir / "result.json", result)
+
+
+def test_scores_by_other_rules_stand_beside_the_one_that_counts(tmp_path, capsys):
+    config = experiment(tmp_path)
+    for arm in ("base", "forced", "w2sr", "grpo"):
+        with_rules(tmp_path / f"e-{arm}", 0.52, 0.44)
+    found = report.main(config, str(tmp_path / "report"))
+    assert found["scoring"]["w2sr"]["micro"] == {
+        "main": 0.5,
+        "second": 0.52,
+        "first_box": 0.44,
+        "last_box": 0.5,
+        "stop_at_box": 0.44,
+        "disagreements": {"main_only": 1, "second_only": 3},
+    }
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert re.search(r"\| w2sr +\| micro +\| 50.0 \| 52.0 +\| 44.0 +\| 50.0 +\| 44.0 +\| 1 +\| 3 ", text)
+    assert "Scoring rules" in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_old_results_without_other_rules_still_make_a_report(done):
+    found, workdir = done
+    assert found["scoring"]["w2sr"] == {}
+    assert "Scoring rules" not in (workdir / "report.html").read_text()
+
+
+def test_a_summary_averages_the_other_rules_over_seeds(tmp_path, capsys):
+    places = []
+    for seed, second in ((0, 0.52), (1, 0.56)):
+        config = experiment(tmp_path / str(seed), seed=seed)
+        for arm in ("base", "forced", "w2sr", "grpo"):
+            with_rules(tmp_path / str(seed) / f"e-{arm}", second, 0.44)
+        report.main(config, str(tmp_path / str(seed) / "report"))
+        places.append(str(tmp_path / str(seed) / "report"))
+    found = report.main(ReportConfig(reports=tuple(places)), str(tmp_path / "summary"))
+    row = found["scoring"]["w2sr"]["micro"]
+    assert row["second"] == pytest.approx(0.54)
+    assert row["disagreements"] == {"main_only": 2, "second_only": 6}
+
+
+def test_results_under_different_protocols_are_refused(tmp_path):
+    config = experiment(tmp_path)
+    stops = {"protocol": "simplerl", "stop_strings": ["</s>"]}
+    evaluate(tmp_path / "e-w2sr", 50, decoding=stops)
+    with pytest.raises(W2SRError, match=r"'base' / 'w2sr' differ in protocol \(None / 'simplerl'\), stop_strings"):
+        report.main(config, str(tmp_path / "report"))
+
+
+def published(**changes):
+    """Published rows of two benchmarks, and a student."""
+    config = ReportConfig(
+        rows={"base": (60.0, 3.3), "rl": (80.0, 20.0)},
+        row_problems={"math500": 500, "aime24": 30},
+        student_row=(72.0, 10.0),
+        row_notes=("As published somewhere.",),
+        ceiling="rl",
+        bootstrap=2000,
+    )
+    return dataclasses.replace(config, **changes)
+
+
+def test_published_rows_and_a_student_s_make_an_rgr_table(tmp_path, capsys):
+    found = report.main(published(), str(tmp_path))
+    assert found == read_json(tmp_path / "report.json")
+    cell = found["rgr"]["student"]["math500"]
+    assert cell["value"] == pytest.approx(12 / 20)
+    # Delta method on independent binomials: var = (var_s + (1-r)^2 var_b + r^2 var_c) / gap^2
+    variances = [p * (1 - p) / 500 for p in (0.72, 0.60, 0.80)]
+    half = 1.96 * (variances[0] + 0.16 * variances[1] + 0.36 * variances[2]) ** 0.5 / 0.2
+    low, high = cell["interval"]
+    assert (low, high) == pytest.approx((0.6 - half, 0.6 + half), abs=0.08)
+    assert found["arms"]["base"]["math500"]["interval"] == list(wilson_interval(300, 500))
+    assert found["arms"]["rl"]["average"]["pass_at_1"] == pytest.approx(0.5)
+    text = capsys.readouterr().out
+    assert "RGR on aime24 is undefined: the ceiling 'rl' does not beat the base 'base' beyond noise: +0.167" in text
+    assert "As published somewhere." in text
+    assert "stopped" not in text
+    page = (tmp_path / "report.html").read_text()
+    assert "undefined" in page
+    assert "Response hygiene" not in page
+
+
+def test_published_rows_alone_make_a_report_too(tmp_path, capsys):
+    found = report.main(published(student_row=()), str(tmp_path))
+    assert (list(found["arms"]), found["rgr"]) == (["base", "rl"], {})
+    assert (tmp_path / "report.html").exists()
+
+
+def test_a_score_of_0_still_has_an_interval_and_no_rgr(tmp_path, capsys):
+    config = published(rows={"base": (60.0, 0.0), "rl": (80.0, 0.0)}, student_row=(70.0, 0.0))
+    found = report.main(config, str(tmp_path))
+    assert "undefined" in found["rgr"]["student"]["aime24"]
+    assert found["arms"]["rl"]["aime24"]["interval"][1] > 0.05
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"student_row": (1.0,)},
+            r"config.student_row: expected Pass@1 in % for each of math500, aime24, got \(1.0,\)",
+        ),
+        ({"student_row": (1.0, 101.0)}, r"config.student_row: expected Pass@1 in %"),
+        ({"rows": {"base": (1.0,), "rl": (1.0, 2.0)}}, r"config.rows.base: expected Pass@1 in %"),
+        ({"ceiling": "grpo"}, r"config.ceiling: 'grpo' is not among config.rows \(base, rl\)"),
+        ({"reports": ("somewhere",)}, "set one of the three"),
+        (
+            {"rows": {"base": (1.0, 2.0), "rl": (2.0, 3.0), "student": (1.0, 1.0)}},
+            "config.student_row: config.rows has a row named 'student' already",
+        ),
+    ],
+)
+def test_wrong_rows_are_one_line(changes, message, tmp_path):
+    with pytest.raises(UsageError, match=message):
+        report.main(published(**changes), str(tmp_path))

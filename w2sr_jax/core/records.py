@@ -146,6 +146,33 @@ class Prediction(Record):
     hygiene: list[str]
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Disagreement(Record):
+    """An answer of which the two graders say different things (`disagreements.jsonl`)."""
+
+    schema: ClassVar[str] = "disagreement/1"
+    problem_id: str
+    sample: int
+    extracted: str
+    answer: str
+    main: bool  # the grader that counts
+    second: bool
+    error: str | None  # what kept the main grader from deciding
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Overlap(Record):
+    """A trace that shares an n-gram of words with a benchmark problem (`contaminated.jsonl`)."""
+
+    schema: ClassVar[str] = "overlap/1"
+    problem_id: str
+    sample: int
+    part: Literal["problem", "response"]  # where in the trace
+    benchmark: str
+    benchmark_problem: str  # its id
+    words: str  # the first n-gram that they share
+
+
 def read_jsonl[R: Record](path: str | Path, kind: type[R]) -> list[R]:
     """Reads and checks every line of `path` as a `kind`.
 

@@ -1,6 +1,7 @@
 """One config dataclass per stage. A model is a Hugging Face directory, a hub id or a training workdir."""
 
 import dataclasses
+import re
 from typing import Any
 
 from w2sr_jax.core.config import (
@@ -16,6 +17,9 @@ from w2sr_jax.core.config import (
 from w2sr_jax.core.errors import UsageError
 
 ENGINES = ("jax", "vllm")
+# Named ways to evaluate (data/protocols.py holds their values), and avg@K for any K of 2 or more.
+PROTOCOLS = ("simplerl", "simplerl-base", "simplerl-abel", "simplerl-abel-base", "paper", "greedy")
+AVERAGE_OF_K = re.compile(r"avg@([2-9]|[1-9]\d{1,3})")
 HYGIENE_FLAGS = ("length_stop", "loop", "missing_box", "text_after_answer", "script_mixing", "url_or_html")
 
 
@@ -54,6 +58,9 @@ class FilterConfig:
     match_size: bool = opt(False, "draw correct and incorrect to one size")
     max_traces: int = opt(0, "draw every subset down to at most this size; 0 is no limit", minimum=0)
     seed: int = opt(0, "of the draws", minimum=0)
+    contamination: tuple[str, ...] = opt((), "benchmarks (bench:NAME or files) that traces are searched for")
+    contamination_words: int = opt(13, "length of the word n-grams that count as overlap", minimum=2)
+    contamination_gate: bool = opt(False, "leave traces that overlap with a benchmark out of every subset")
     workers: int = opt(2, "grading processes", minimum=1)
     deadline_s: float = opt(10.0, "longest time for one response, in seconds", minimum=0.1)
     price: PriceConfig = opt(PriceConfig, "")
@@ -62,6 +69,8 @@ class FilterConfig:
         for gate in self.gates:
             if gate not in HYGIENE_FLAGS:
                 raise UsageError(f"config.gates: {gate!r} is not a hygiene flag ({', '.join(HYGIENE_FLAGS)})")
+        if self.contamination_gate and not self.contamination:
+            raise UsageError("config.contamination_gate: needs config.contamination, the benchmarks to search for")
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -173,8 +182,9 @@ class EvaluateConfig:
     """`w2sr evaluate`: Pass@1 (greedy) or avg@k and unbiased pass@k (sampled) on one benchmark."""
 
     model: str = opt(help="Hugging Face directory, hub id or training workdir")
-    problems: str = opt(help="a benchmark file or problems.jsonl")
+    problems: str = opt(help="bench:NAME, a benchmark file or problems.jsonl")
     benchmark: str = opt("", "name in the report; empty takes the file's name")
+    protocol: str = opt("", f"fixes template, stops and sampling: {', '.join(PROTOCOLS)}, avg@K; empty: as set below")
     limit: int = opt(0, "first so many problems; 0 is all", minimum=0)
     template: str = opt("qwen-boxed", "prompt template, see data/chat.py")
     response_prefix: str = opt("", "text that every response is made to begin with (a forced mode)")
@@ -186,10 +196,23 @@ class EvaluateConfig:
     mesh: MeshConfig = opt(MeshConfig, "")
     price: PriceConfig = opt(PriceConfig, "")
 
+    def check(self) -> None:
+        if not self.protocol:
+            return
+        if self.protocol not in PROTOCOLS and not AVERAGE_OF_K.fullmatch(self.protocol):
+            raise UsageError(f"config.protocol: must be one of {', '.join(PROTOCOLS)}, avg@K, got {self.protocol!r}")
+        default = EvaluateConfig(sampling=SamplingConfig(seed=self.sampling.seed))
+        for key in ("template", "sampling"):
+            if getattr(self, key) != getattr(default, key):
+                raise UsageError(
+                    f"config.{key}: protocol {self.protocol!r} fixes it; leave it alone (sampling.seed may be set), or "
+                    "leave the protocol empty"
+                )
+
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class ReportConfig:
-    """`w2sr report`: either arms (one experiment) or reports (several seeds of it) are set.
+    """`w2sr report`: arms (one experiment), reports (several seeds of it) or rows (published numbers) are set.
 
     A route is a list of stage workdirs whose ledger lines are summed: what it costs to get that arm's model.
     """
@@ -205,13 +228,24 @@ class ReportConfig:
     teacher_route: tuple[str, ...] = opt((), "workdirs that made the teacher; charged separately")
     claims: dict[str, tuple[str, str]] = opt(dict, "sentence -> (higher arm, lower arm)")
     reports: tuple[str, ...] = opt((), "report workdirs of the seeds to summarise")
+    rows: dict[str, tuple[float, ...]] = opt(dict, "arm -> published Pass@1 in %, one for each of row_problems")
+    row_problems: dict[str, int] = opt(dict, "benchmark -> how many problems it has")
+    student_row: tuple[float, ...] = opt((), "Pass@1 in % of your student, beside rows and in their order")
+    row_notes: tuple[str, ...] = opt((), "where rows come from and how they were made, shown in the report")
     allow_mixed_decoding: bool = opt(False, "compare results made under different decoding protocols")
     bootstrap: int = opt(10_000, "resamples of the intervals", minimum=100)
     seed: int = opt(0, "of the experiment; also of the bootstrap", minimum=0)
 
     def check(self) -> None:
-        if bool(self.arms) == bool(self.reports):
-            raise UsageError("config.arms, config.reports: set one of the two")
+        if sum(map(bool, (self.arms, self.reports, self.rows))) != 1:
+            raise UsageError("config.arms, config.reports, config.rows: set one of the three")
+        rows = {f"rows.{arm}": row for arm, row in self.rows.items()}
+        if self.student_row:
+            rows["student_row"] = self.student_row
+        for key, row in rows.items():
+            if len(row) != len(self.row_problems) or not all(0 <= value <= 100 for value in row):
+                wanted = ", ".join(self.row_problems) or "config.row_problems"
+                raise UsageError(f"config.{key}: expected Pass@1 in % for each of {wanted}, got {row}")
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from w2sr_jax.core.records import Problem, RecordError, iter_rows
+from w2sr_jax.data import benchmarks
 
 Row = dict[str, Any]
 HUB_PREFIX = "hf:"
@@ -36,13 +37,15 @@ def load_problems(source: str, limit: int = 0) -> list[Problem]:
     """Reads problems, with ids that are unique and stay the same from read to read.
 
     Args:
-        source: a JSONL file, or `hf:DATASET_ID[:SPLIT]`.
+        source: a JSONL file, `bench:NAME` (data/benchmarks.py), or `hf:DATASET_ID[:SPLIT]`.
         limit: keeps the first so many; 0 keeps all.
 
     Raises:
         RecordError: `FILE: line N: field: reason`; the whole file is checked, whatever the limit.
         W2SRError: the hub cannot be reached.
     """
+    if source.startswith(benchmarks.PREFIX):
+        source = str(benchmarks.locate(source))
     if source.startswith(HUB_PREFIX):
         from w2sr_jax.data.hub import fetch_rows
 

@@ -8,12 +8,15 @@ r"""Which part of a response is its answer: the only rule, shared by filter, rew
 
 from __future__ import annotations
 
+import itertools
 import re
 
+MAX_OPEN_BOXES = 16  # each search for a closing brace may run to the end of the response
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
 _BARE = re.compile(r"\s*([^\s${}]+)")  # `\boxed 5`, `\boxed5`
 _PHRASE = re.compile(r"(?:####|\banswer(?:\s{1,3}is|(?=\s{0,3}:)))\s{0,3}:?\s{0,3}(?=([^\n]{0,500}))", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"\.(?=\s|$)")
+_ADVERB = re.compile(r"(?:therefore|thus|then|hence|simply|just)\b[,:]?\s{0,3}", re.IGNORECASE)
 _CLOSED_MATH = re.compile(r"^(\${1,2}|\\\()(.+?)(?:\${1,2}|\\\))")
 
 
@@ -36,6 +39,14 @@ def first_box(response: str) -> str | None:
     match = _BOX.search(response)
     span = _contents(response, match.end()) if match else None
     return None if span is None else response[span[0] : span[1]].strip()
+
+
+def stop_at_box(response: str) -> str:
+    r"""The response up to the end of its first complete `\boxed{...}`, as if generation had stopped there; else all."""
+    for match in itertools.islice(_BOX.finditer(response), MAX_OPEN_BOXES):
+        if span := _contents(response, match.end()):
+            return response[: span[1] + response.startswith("}", span[1])]
+    return response
 
 
 def last_box_span(response: str) -> tuple[int, int] | None:
@@ -66,6 +77,8 @@ def _contents(text: str, position: int) -> tuple[int, int] | None:
 def _trim_phrase(text: str) -> str | None:
     """The answer at the head of 'is $5$ dollars, because ...': inside its dollars, or up to the sentence's end."""
     text = text.strip().lstrip("*_ ").strip()
+    if adverb := _ADVERB.match(text):  # "the answer is therefore $5$"
+        text = text[adverb.end() :]
     if math := _CLOSED_MATH.match(text):
         return math.group(2).strip()
     if end := _SENTENCE_END.search(text):

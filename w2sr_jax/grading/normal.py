@@ -31,6 +31,9 @@ _REPLACE = [
 _TEXT = re.compile(
     r"\\(?:text|mathrm|mbox|hbox|textbf|textit|textrm|texttt|mathbf|mathit|mathsf|operatorname)\*?\s*\{([^{}]*)\}"
 )
+# Answers set in bold: `\textbf{(073)}`, and `\mathbf{3 4 3 2}`, whose spaces were put there by scanning.
+_BOLD_DIGITS = re.compile(r"\\(?:mathbf|textbf)\s*\{([\d\s.,]+)\}")
+_LONE_NUMBER = re.compile(r"(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\(\s*(-?\d+(?:\.\d+)?)\s*\)\}?")
 _DROP_SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")  # "1 2" must not become "12"
 _CHOICE = re.compile(r"^\(?([A-H])[).]?$")
 
@@ -64,9 +67,13 @@ def clean(text: str) -> str:
     if "\\" in text or "$" in text or "~" in text or "{" in text:
         for pattern, new in _REPLACE:
             text = pattern.sub(new, text)
+        if "bf" in text:
+            text = _BOLD_DIGITS.sub(lambda m: re.sub(r"\s+", "", m[1]), text)
     text = text.strip()
     while text[-1:] in (".", ";") and text[-2:] != "..":
         text = text[:-1].rstrip()
+    if text.endswith((")", ")}")) and (lone := _LONE_NUMBER.fullmatch(text)):
+        return lone[1]
     return text
 
 

@@ -33,6 +33,17 @@ def wilson_interval(successes: float, trials: int, confidence: float = 0.95) -> 
     return low, high
 
 
+def newcombe_interval(higher: tuple[int, int], lower: tuple[int, int], confidence: float = 0.95) -> Interval:
+    """Interval of the difference of two independent rates, from their Wilson intervals (Newcombe 1998, method 10).
+
+    Args:
+        higher, lower: (right answers, problems) of each.
+    """
+    (low_a, high_a), (low_b, high_b) = (wilson_interval(*counts, confidence) for counts in (higher, lower))
+    a, b = (right / total for right, total in (higher, lower))
+    return a - b - math.hypot(a - low_a, high_b - b), a - b + math.hypot(high_a - a, b - low_b)
+
+
 def pass_at_k(samples: int, correct: int, k: int) -> float:
     """Chance that one of k samples is right, unbiased: 1 - C(n-c, k) / C(n, k) (arXiv 2107.03374, eq. 1).
 

@@ -95,6 +95,21 @@ class Comparison:
             "holds": verdict(interval),
         }
 
+    def scoring(self, arm: str) -> dict[str, dict[str, Any]]:
+        """{benchmark: {main, second, first_box, last_box, stop_at_box, disagreements}}; empty for results without."""
+        found = {}
+        for benchmark, evaluation in self.arms[arm].items():
+            result = evaluation.result
+            if "second_grader" in result and "box_rules" in result:
+                second = result["second_grader"]
+                found[benchmark] = {
+                    "main": self.means[arm, benchmark],
+                    "second": second["pass_at_1"],
+                    **result["box_rules"],
+                    "disagreements": {"main_only": second["main_only"], "second_only": second["second_only"]},
+                }
+        return found
+
     def hygiene(self, arm: str) -> dict[str, int]:
         """{flag: responses that raise it}, over all benchmarks, and how many responses there are."""
         predictions = [p for evaluation in self.arms[arm].values() for p in evaluation.predictions]
@@ -118,6 +133,7 @@ def compare(config: ReportConfig, arms: Arms) -> dict[str, Any]:
         "baselines": {arm: _baseline(comparison, arm) for arm in config.baselines},
         "claims": {sentence: comparison.claim(*pair) for sentence, pair in config.claims.items()},
         "hygiene": {arm: comparison.hygiene(arm) for arm in arms},
+        "scoring": {arm: comparison.scoring(arm) for arm in arms},
     }
 
 

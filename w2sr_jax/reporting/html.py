@@ -81,11 +81,8 @@ def render_html(report: Report, plots: dict[str, list[str]], samples: list[Sampl
         _claims(report),
         _costs(report, plots["cost"]),
         _section("Training", "", f'<div class="grid">{"".join(plots["curves"])}</div>') if plots["curves"] else "",
-        _section(
-            "Response hygiene",
-            "Share of the evaluated responses that raise each flag.",
-            _table(tables.hygiene_table(report), dots=colours),
-        ),
+        _scoring(report, colours),
+        _hygiene(report, colours),
         _samples(samples),
         _provenance(report),
     ]
@@ -185,6 +182,18 @@ def _costs(report: Report, plots: list[str]) -> str:
     body += f"<details><summary>Ledger of every stage</summary>{stages}</details>"
     what = "How many times dearer GRPO is depends on what is charged, so each definition has its row. "
     return _section("What each route costs", what + "FLOPs are model FLOPs; a dash is not known.", body)
+
+
+def _scoring(report: Report, colours: dict[str, str]) -> str:
+    table = tables.scoring_table(report)
+    return _section("Scoring rules", tables.SCORING_NOTE, _table(table, dots=colours)) if len(table) > 1 else ""
+
+
+def _hygiene(report: Report, colours: dict[str, str]) -> str:
+    if not report["hygiene"]:
+        return ""
+    what = "Share of the evaluated responses that raise each flag."
+    return _section("Response hygiene", what, _table(tables.hygiene_table(report), dots=colours))
 
 
 def _samples(samples: list[Sample]) -> str:

@@ -92,7 +92,7 @@ def load_arms(config: ReportConfig) -> Arms:
 def ceiling_of(config: ReportConfig) -> str | None:
     """The ceiling's arm; None for an experiment without one: config.ceiling is "", or the default that no arm has."""
     left_alone = config.ceiling in ("", ReportConfig().ceiling)
-    return None if left_alone and config.ceiling not in config.arms else config.ceiling
+    return None if left_alone and config.ceiling not in (config.arms or config.rows) else config.ceiling
 
 
 def _check_names(config: ReportConfig) -> None:

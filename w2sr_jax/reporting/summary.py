@@ -89,6 +89,7 @@ def summarise(config: ReportConfig, reports: list[Report]) -> Report:
         },
         "claims": {sentence: _claim(reports, sentence) for sentence in first["claims"]},
         "hygiene": {arm: _sums([r["hygiene"][arm] for r in reports]) for arm in first["hygiene"]},
+        "scoring": {arm: _scoring(reports, arm) for arm in first["arms"]},
         "ledger": _ledger(reports),
         "decoding": first["decoding"],
         "mixed": sorted({line for report in reports for line in report["mixed"]}),
@@ -193,6 +194,21 @@ def _mean_total(totals: list[dict[str, Any]]) -> dict[str, Any]:
     means = {k: statistics.fmean(r[k] for r in numbers) if all(r[k] is not None for r in numbers) else None
              for k in numbers[0]}  # fmt: skip
     return {"device_kinds": kinds} | means
+
+
+def _scoring(reports: list[Report], arm: str) -> dict[str, dict[str, Any]]:
+    """Means over seeds of the benchmarks that every seed scored by every rule; disagreements are summed."""
+    found = [report.get("scoring", {}).get(arm, {}) for report in reports]
+    return {
+        benchmark: {
+            key: _sums([rows[benchmark][key] for rows in found])
+            if key == "disagreements"
+            else statistics.fmean(rows[benchmark][key] for rows in found)
+            for key in row
+        }
+        for benchmark, row in found[0].items()
+        if all(benchmark in rows for rows in found)
+    }
 
 
 def _sums(rows: list[dict[str, int]]) -> dict[str, int]:

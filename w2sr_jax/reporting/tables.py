@@ -9,6 +9,10 @@ from w2sr_jax.reporting.compare import AVERAGE
 
 Report = dict[str, Any]
 Table = list[list[str]]  # the first row is the head
+SCORING_NOTE = (
+    "Pass@1 in % if another rule counted: the second grader, the first or the last box alone, or each response cut "
+    "after its first complete box. Only main is compared above."
+)
 VERDICTS = {True: "holds", False: "FAILS", "not shown": "not shown"}
 
 
@@ -81,10 +85,12 @@ def arms_table(report: Report) -> Table:
     name = headline(report)
     spread = "mean ± sd over seeds" if is_summary(report) else "95 %"
     routes = report["ledger"]["routes"]
-    head = ["arm", f"Pass@1 {name}, % ({spread})", "RGR (95 %)", "stopped, %"]
-    table = [head + (["device-s"] if routes else [])]
+    stops = "stop_rate" in report["arms"][report["base"]][name]  # published rows do not say
+    head = ["arm", f"Pass@1 {name}, % ({spread})", "RGR (95 %)"]
+    table = [head + (["stopped, %"] if stops else []) + (["device-s"] if routes else [])]
     for arm, rows in report["arms"].items():
-        line = [arm, pass_at_1(rows[name]), rgr_of(report, arm, name), percent(rows[name]["stop_rate"])]
+        line = [arm, pass_at_1(rows[name]), rgr_of(report, arm, name)]
+        line += [percent(rows[name]["stop_rate"])] if stops else []
         spent = [seconds(routes[arm]["total"]["device_seconds"]) if arm in routes else "-"] if routes else []
         table.append(line + spent)
     return table
@@ -166,6 +172,17 @@ def hygiene_table(report: Report) -> Table:
     return table
 
 
+def scoring_table(report: Report) -> Table:
+    """Pass@1 of every arm under every scoring rule, and how often the graders disagree; no lines for old results."""
+    rules = ["main", "second", "first_box", "last_box", "stop_at_box"]
+    table = [["arm", "benchmark", *(rule.replace("_", " ") for rule in rules), "right by main only", "by second only"]]
+    for arm, rows in report.get("scoring", {}).items():
+        for benchmark, row in rows.items():
+            split = [str(row["disagreements"][key]) for key in ("main_only", "second_only")]
+            table.append([arm, benchmark, *(percent(row[rule]) for rule in rules), *split])
+    return table
+
+
 def markdown_table(table: Table) -> str:
     """A pipe table whose columns also line up on a terminal; the first column is text, the others numbers."""
     cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in table]
@@ -181,13 +198,16 @@ def notes(report: Report) -> list[str]:
     undefined = {c[name]["undefined"] for c in report["rgr"].values() if "undefined" in c[name]}
     undefined |= {c[name]["rgr"]["undefined"] for c in report["baselines"].values() if "undefined" in c[name]["rgr"]}
     found += [f"RGR is undefined: {reason}." for reason in sorted(undefined)]
+    for benchmark in benchmarks(report)[:-1]:  # the headline is last
+        reasons = {c[benchmark]["undefined"] for c in report["rgr"].values() if "undefined" in c[benchmark]}
+        found += [f"RGR on {benchmark} is undefined: {reason}." for reason in sorted(reasons - undefined)]
     for arm, rows in report["baselines"].items():
         below = [a for a in students(report) if report["arms"][a][name]["pass_at_1"] <= rows[name]["pass_at_1"]]
         if below:
             found.append(f"{arm} needs no training, and these students do not score above it: {', '.join(below)}.")
     if report["mixed"]:
         found.append(f"Decoding protocols are mixed, as allow_mixed_decoding permits: {'; '.join(report['mixed'])}.")
-    return found
+    return found + report.get("notes", [])
 
 
 def summary_text(report: Report) -> str:
@@ -213,5 +233,8 @@ def render_markdown(report: Report) -> str:
         parts += ["## RGR", markdown_table(benchmark_table(report, "rgr"))]
     if report["ledger"]["routes"]:
         parts += ["## Ledger", markdown_table(ledger_table(report))]
-    parts += ["## Response hygiene", markdown_table(hygiene_table(report))]
+    if len(scoring := scoring_table(report)) > 1:
+        parts += ["## Scoring rules", SCORING_NOTE, markdown_table(scoring)]
+    if report["hygiene"]:
+        parts += ["## Response hygiene", markdown_table(hygiene_table(report))]
     return "\n\n".join(parts) + "\n"

@@ -1,7 +1,9 @@
 """Pass@1 of a model on one benchmark: greedy, or avg@k and unbiased pass@k from samples.
 
-Writes predictions.jsonl (every graded answer) and result.json. The stop rate and the answers cut at max_tokens stand
-beside the accuracy, since a model that never stops is the commonest way in which this experiment fails.
+Writes predictions.jsonl (every graded answer), disagreements.jsonl (where a second grader says otherwise) and
+result.json. The stop rate and the answers cut at max_tokens stand beside the accuracy, since a model that never stops
+is the commonest way in which this experiment fails; so do the scores by other rules (second grader, first box, last
+box, stop at the first box). --config.protocol names a way to ask: prompt, stops, sampling and token budget in one.
 """
 
 from __future__ import annotations
@@ -14,13 +16,26 @@ from absl import logging
 
 from w2sr_jax.core import cost, runtime
 from w2sr_jax.core.config import validate
-from w2sr_jax.core.records import Prediction, Problem, Trace, read_json, sha256_records, write_json, write_jsonl
+from w2sr_jax.core.records import (
+    Disagreement,
+    Prediction,
+    Problem,
+    Trace,
+    read_json,
+    sha256_records,
+    write_json,
+    write_jsonl,
+)
 from w2sr_jax.core.stage_config import HYGIENE_FLAGS, EvaluateConfig
+from w2sr_jax.data import benchmarks, protocols
 from w2sr_jax.data.tasks import load_problems
+from w2sr_jax.engine.limits import cut_at_stops, within_context
 from w2sr_jax.engine.open import model_name, write_traces
 from w2sr_jax.grading import hygiene
 from w2sr_jax.grading.grade import GRADER_VERSION
 from w2sr_jax.grading.pool import GraderPool
+from w2sr_jax.grading.scoring import BOX_RULES, Score, score_many
+from w2sr_jax.grading.second import SECOND_VERSION
 from w2sr_jax.grading.statistics import bootstrap_interval, pass_at_k, wilson_interval
 from w2sr_jax.model import hf
 from w2sr_jax.model.flops import flops_shape
@@ -29,7 +44,7 @@ CONFIG = EvaluateConfig
 
 
 def main(config: EvaluateConfig, workdir: str) -> dict[str, Any]:
-    """Writes predictions.jsonl and result.json.
+    """Writes predictions.jsonl, disagreements.jsonl and result.json.
 
     Returns:
         the content of result.json.
@@ -41,7 +56,11 @@ def main(config: EvaluateConfig, workdir: str) -> dict[str, Any]:
         return read_json(root / "result.json")
     directory = hf.resolve(config.model)
     problems = load_problems(config.problems, config.limit)
-    benchmark = config.benchmark or Path(config.problems).stem
+    benchmark = config.benchmark or benchmarks.display_name(config.problems)
+    protocol, sampling = protocols.of(config)
+    asked = sampling
+    if config.protocol:
+        asked = within_context(sampling, protocol.template, problems, directory, config.response_prefix)
     with cost.StageClock(workdir, "evaluate") as clock:
         traces, provenance = write_traces(
             root / "responses.jsonl",
@@ -50,30 +69,37 @@ def main(config: EvaluateConfig, workdir: str) -> dict[str, Any]:
             kind=config.engine,
             decode=config.decode,
             mesh=config.mesh,
-            config=config.sampling,
-            template=config.template,
+            config=asked,
+            template=protocol.template,
             response_prefix=config.response_prefix,
             teacher=model_name(config.model),
             tick=clock.tick,
         )
-        predictions = grade(config, benchmark, problems, traces)
+        tokens = sum(trace.response_tokens for trace in traces)
+        traces, cuts = cut_at_stops(traces, protocol.stops, len(config.response_prefix))
+        scores = score(config, problems, traces)
+        predictions = predict(benchmark, traces, scores)
         write_jsonl(root / "predictions.jsonl", predictions)
-        result = summarise(config, benchmark, problems, predictions)
+        write_jsonl(root / "disagreements.jsonl", disagreements(problems, traces, scores))
+        result = summarise(sampling.n, benchmark, problems, predictions) | other_rules(scores)
         result["model"] = config.model
         result["decoding"] = {
-            "template": config.template,
+            "template": protocol.template,
             "response_prefix": config.response_prefix,
-            "max_tokens": config.sampling.max_tokens,
-            "temperature": config.sampling.temperature,
-            "top_p": config.sampling.top_p,
-            "top_k": config.sampling.top_k,
-            "n": config.sampling.n,
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+            "n": sampling.n,
             "stop_token_ids": provenance["stop_token_ids"],
             "dtype": config.decode.dtype,
             "engine": config.engine,
             "problems_sha256": sha256_records(problems),
         }
-        tokens = sum(trace.response_tokens for trace in traces)
+        if config.protocol:
+            result["decoding"] |= {"protocol": config.protocol, "stop_strings": list(protocol.stops)}
+            result |= {"stop_strings": cuts, "token_limit": asked.max_tokens}
+        result["benchmark_file"] = benchmarks.identify(config.problems)
         shape = flops_shape(hf.load_config(directory))
         flops = cost.decode_flops(tokens=tokens, context=tokens / len(traces) / 2, **shape)
         line = clock.line(tokens_out=tokens, flops=flops, price=config.price)
@@ -89,14 +115,19 @@ def main(config: EvaluateConfig, workdir: str) -> dict[str, Any]:
     return result
 
 
-def grade(config: EvaluateConfig, benchmark: str, problems: list[Problem], traces: list[Trace]) -> list[Prediction]:
-    """Grades every answer, in the order of `traces`."""
+def score(config: EvaluateConfig, problems: list[Problem], traces: list[Trace]) -> list[Score]:
+    """Scores every answer by every rule, in the order of `traces`."""
     by_id = {problem.id: problem for problem in problems}
     with GraderPool(config.workers, config.deadline_s) as pool:
-        grades = pool.grade_many(
+        return score_many(
+            pool,
             [(t.response, by_id[t.problem_id].answer) for t in traces],
             verifiers=[by_id[t.problem_id].verifier for t in traces],
         )
+
+
+def predict(benchmark: str, traces: list[Trace], scores: list[Score]) -> list[Prediction]:
+    """The graded answers."""
     return [
         Prediction(
             benchmark=benchmark,
@@ -105,19 +136,48 @@ def grade(config: EvaluateConfig, benchmark: str, problems: list[Problem], trace
             response=trace.response,
             response_tokens=trace.response_tokens,
             finish_reason=trace.finish_reason,
-            extracted=graded.extracted,
-            correct=graded.correct,
+            extracted=scored.main.extracted,
+            correct=scored.main.correct,
             hygiene=hygiene.flags(trace.response, trace.finish_reason),
         )
-        for trace, graded in zip(traces, grades)
+        for trace, scored in zip(traces, scores)
     ]
 
 
-def summarise(
-    config: EvaluateConfig, benchmark: str, problems: list[Problem], predictions: list[Prediction]
-) -> dict[str, Any]:
-    """Accuracy with its interval (Wilson for one answer a problem, bootstrap over problems for several)."""
-    k = config.sampling.n
+def disagreements(problems: list[Problem], traces: list[Trace], scores: list[Score]) -> list[Disagreement]:
+    """Every answer of which the two graders say different things."""
+    answers = {problem.id: problem.answer for problem in problems}
+    return [
+        Disagreement(
+            problem_id=trace.problem_id,
+            sample=trace.sample,
+            extracted=scored.main.extracted or "",
+            answer=answers[trace.problem_id],
+            main=scored.main.correct,
+            second=scored.second,
+            error=scored.main.error,
+        )
+        for trace, scored in zip(traces, scores)
+        if scored.main.correct != scored.second
+    ]
+
+
+def other_rules(scores: list[Score]) -> dict[str, Any]:
+    """Pass@1 by the second grader and by the box rules. Every problem has as many samples, so plain means serve."""
+    only = Counter((s.main.correct, s.second) for s in scores)
+    return {
+        "second_grader": {
+            "grader": SECOND_VERSION,
+            "pass_at_1": sum(s.second for s in scores) / len(scores),
+            "main_only": only[True, False],
+            "second_only": only[False, True],
+        },
+        "box_rules": {rule: sum(getattr(s, rule) for s in scores) / len(scores) for rule in BOX_RULES},
+    }
+
+
+def summarise(k: int, benchmark: str, problems: list[Problem], predictions: list[Prediction]) -> dict[str, Any]:
+    """Accuracy with its interval (Wilson for one answer a problem, bootstrap over problems for k of them)."""
     right: Counter[str] = Counter(p.problem_id for p in predictions if p.correct)
     per_problem = [right[problem.id] / k for problem in problems]
     pass_at_1 = sum(per_problem) / len(problems)

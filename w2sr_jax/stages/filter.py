@@ -1,5 +1,8 @@
 """Traces graded and split: all.jsonl, correct.jsonl, incorrect.jsonl (W2SR, W2SR-P, W2SR-N) and counts.json.
 
+With --config.contamination the traces are also searched for problems of those benchmarks, by word n-grams: counted in
+counts.json, listed in contaminated.jsonl, and left out with --config.contamination_gate.
+
 The same inputs, config and seed give the same files to the byte. Outputs are replaced atomically and counts.json is
 written last, so a killed run is simply run again.
 """
@@ -19,6 +22,7 @@ from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.metrics import Progress
 from w2sr_jax.core.records import (
     GradedTrace,
+    Overlap,
     Problem,
     Trace,
     sha256_file,
@@ -27,6 +31,7 @@ from w2sr_jax.core.records import (
     write_jsonl,
 )
 from w2sr_jax.core.stage_config import HYGIENE_FLAGS, FilterConfig
+from w2sr_jax.data import benchmarks, contamination
 from w2sr_jax.data.examples import read_traces
 from w2sr_jax.data.tasks import load_problems
 from w2sr_jax.grading import hygiene
@@ -50,8 +55,10 @@ def main(config: FilterConfig, workdir: str) -> dict[str, Any]:
     _check(config, problems, traces)
     with cost.StageClock(workdir, "filter", device_kind="cpu") as clock:
         graded, undecided = _grade(config, problems, traces, clock)
+        overlaps, found = _contamination(config, problems, traces)
+        bad = {(o.problem_id, o.sample) for o in overlaps} if config.contamination_gate else set()
         answered = [t for t in graded if t.finish_reason != "failed"]  # nothing can be learnt from the others
-        kept = [t for t in answered if not set(t.hygiene) & set(config.gates)]
+        kept = [t for t in answered if not set(t.hygiene) & set(config.gates) and (t.problem_id, t.sample) not in bad]
         before = {
             "all": kept,
             "correct": [t for t in kept if t.correct],
@@ -80,6 +87,9 @@ def main(config: FilterConfig, workdir: str) -> dict[str, Any]:
             "size": {name: len(subsets[name]) for name in SUBSETS},
             "sha256": {f"{name}.jsonl": sha256_file(root / f"{name}.jsonl") for name in SUBSETS},
         }
+        if config.contamination:
+            write_jsonl(root / "contaminated.jsonl", overlaps)
+            counts["contamination"] = found
         write_json(root / "counts.json", counts)
         tokens = sum(t.response_tokens for t in traces)
         cost.append_ledger(workdir, clock.line(tokens_in=tokens, price=config.price))
@@ -140,6 +150,26 @@ def _grade(
         for trace, grade in zip(traces, grades)
     ]
     return graded, dict(sorted(Counter(g.error for g in grades if g.error).items()))
+
+
+def _contamination(
+    config: FilterConfig, problems: dict[str, Problem], traces: list[Trace]
+) -> tuple[list[Overlap], dict[str, Any]]:
+    """The traces that overlap with a benchmark, and how many they are; nothing where no benchmark is named."""
+    if not config.contamination:
+        return [], {}
+    named = [(benchmarks.display_name(source), load_problems(source)) for source in config.contamination]
+    index = contamination.Index(named, config.contamination_words)
+    overlaps = [found for trace in traces if (found := index.overlap(problems[trace.problem_id], trace))]
+    by_benchmark = Counter(o.benchmark for o in overlaps)
+    return overlaps, {
+        "words": config.contamination_words,
+        "benchmarks": {name: {"problems": len(rows), "traces": by_benchmark[name]} for name, rows in named},
+        "problems_compared_whole": index.short,
+        "traces": len(overlaps),
+        "by_problem": sum(o.part == "problem" for o in overlaps),
+        "gate": config.contamination_gate,
+    }
 
 
 def _draw(config: FilterConfig, subsets: dict[str, list[GradedTrace]]) -> dict[str, list[GradedTrace]]:

@@ -1,7 +1,8 @@
 """Compare the arms of an experiment: Pass@1, RGR, free baselines, claims and costs, as JSON, Markdown and one page.
 
-Two forms. config.arms names the evaluate workdirs of one experiment (one seed); config.reports names the workdirs of
-several such reports, and the summary over seeds is written. Both write report.json, report.md and report.html.
+Three forms. config.arms names the evaluate workdirs of one experiment (one seed); config.reports names the workdirs of
+several such reports, and the summary over seeds is written; config.rows holds published numbers, to which
+--config.student_row adds a student's. All write report.json, report.md and report.html.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from w2sr_jax.core.config import validate
 from w2sr_jax.core.cost import StageClock, append_ledger
 from w2sr_jax.core.records import write_json, write_text
 from w2sr_jax.core.stage_config import ReportConfig
-from w2sr_jax.reporting import html, plots, routes, samples, summary, tables
+from w2sr_jax.reporting import html, plots, published, routes, samples, summary, tables
 from w2sr_jax.reporting.compare import AVERAGE, compare
 from w2sr_jax.reporting.load import ceiling_of, check_protocols, load_arms
 
@@ -35,9 +36,11 @@ def main(config: ReportConfig, workdir: str) -> dict[str, Any]:
     """
     validate(config)
     with StageClock(workdir, "report", device_kind="cpu") as clock:
+        curves, shown = Curves(), list[samples.Sample]()
         if config.reports:
             report = summary.summarise(config, summary.load_reports(config))
-            curves, shown = Curves(), list[samples.Sample]()
+        elif config.rows:
+            report = published.compare_rows(config)
         else:
             report, curves, shown = experiment(config)
         report["commit"] = commit()
