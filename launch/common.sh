@@ -6,7 +6,7 @@ readonly EXIT_PREEMPTED=75 # w2sr has saved a checkpoint: the same command goes 
 readonly EXIT_USAGE=2      # a wrong flag stays wrong: never tried again
 dry_run='' backoff=30 max_failures=3
 
-say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
+say() { printf '%s: %s\n' "${0##*/}" "${*//$'\n'/ }" >&2; }
 
 die() {
   say "$*"
@@ -19,24 +19,24 @@ usage() { awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$0";
 # parse_flags "NAMES THAT TAKE A VALUE" "SWITCHES" "$@": sets one variable a flag (--max-failures=3 sets max_failures).
 # The first word that is no flag begins the stage's command; everything from there on is left in stage_args, untouched.
 parse_flags() {
-  local values=" $1 " switches=" $2 " name
+  local _values=" $1 " _switches=" $2 " _flag # underscores: the flags are variables too
   shift 2
   while (($#)); do
-    name=${1%%=*}
-    name=${name#--}
+    _flag=${1%%=*}
+    _flag=${_flag#--}
     case $1 in
       --help | -h)
         usage
         exit 0
         ;;
       --*=*)
-        [[ $name != *" "* && $values == *" $name "* ]] || die "no flag ${1%%=*}; --help lists them"
-        printf -v "${name//-/_}" '%s' "${1#*=}"
+        [[ $_flag != *" "* && $_values == *" $_flag "* ]] || die "no flag ${1%%=*}; --help lists them"
+        printf -v "${_flag//-/_}" '%s' "${1#*=}"
         ;;
       -*)
-        if [[ $name != *" "* && $values == *" $name "* ]]; then die "--$name needs a value: --$name=VALUE"; fi
-        [[ $name != *" "* && $switches == *" $name "* ]] || die "no flag $1; --help lists them"
-        printf -v "${name//-/_}" 1
+        if [[ $_flag != *" "* && $_values == *" $_flag "* ]]; then die "--$_flag needs a value: --$_flag=VALUE"; fi
+        [[ $_flag != *" "* && $_switches == *" $_flag "* ]] || die "no flag $1; --help lists them"
+        printf -v "${_flag//-/_}" 1
         ;;
       *) break ;;
     esac
@@ -47,10 +47,10 @@ parse_flags() {
 
 # need NAME...: flags that have no default.
 need() {
-  local name variable
-  for name in "$@"; do
-    variable=${name//-/_}
-    [[ -n ${!variable} ]] || die "--$name=VALUE is missing; --help says what it is"
+  local _name _variable
+  for _name in "$@"; do
+    _variable=${_name//-/_}
+    [[ -n ${!_variable} ]] || die "--$_name=VALUE is missing; --help says what it is"
   done
 }
 
@@ -58,10 +58,10 @@ need() {
 need_tool() { [[ -n $dry_run ]] || command -v "$1" >/dev/null || die "$1 is not installed: $2"; }
 
 need_numbers() {
-  local name variable
-  for name in "$@"; do
-    variable=${name//-/_}
-    [[ ${!variable} =~ ^[0-9]+$ ]] || die "--$name=${!variable} is no whole number"
+  local _name _variable
+  for _name in "$@"; do
+    _variable=${_name//-/_}
+    [[ ${!_variable} =~ ^(0|[1-9][0-9]*)$ ]] || die "--$_name=${!_variable} is no whole number"
   done
 }
 

@@ -21,7 +21,7 @@ as_root=()
 # A launcher whose connection broke leaves its processes behind, and they hold the accelerator and the workdir.
 # SIGTERM lets them save a checkpoint.
 stop_earlier() {
-  local pattern='/[.]venv/bin/w2sr ' second
+  local pattern="$root/[.]venv/bin/w2sr " second
   if [[ -n $dry_run ]]; then
     quote pkill -TERM -u "$EUID" -f "$pattern"
     return
@@ -74,4 +74,4 @@ if [[ -n $extras ]]; then
   find_python
   run launch/setup.sh "$extras"
 fi
-if ((${#stage_args[@]})); then run exec .venv/bin/w2sr "${stage_args[@]}"; fi
+if ((${#stage_args[@]})); then run exec "$root/.venv/bin/w2sr" "${stage_args[@]}"; fi

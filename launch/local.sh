@@ -62,9 +62,9 @@ stop() {
 trap stop TERM INT
 trap 'tell_all KILL' EXIT
 
-# One try. The first code that is neither 0 nor 75 counts, then 75, then 0.
+# One try. The first code that is not 0 counts: what the others end with after that is its consequence.
 try() {
-  local port index pid code failed=0 preempted='' deadline='' words
+  local port index pid code first=0 ended deadline='' words
   [[ -z $stopping ]] || exit $EXIT_PREEMPTED
   port=$(free_port)
   mkdir -p "$logs"
@@ -76,24 +76,26 @@ try() {
   done
   say "$processes processes; logs: $logs/process-*.log"
   while ((${#pids[@]})); do
+    ended=()
     for index in "${!pids[@]}"; do
       pid=${pids[index]}
       if kill -0 "$pid" 2>/dev/null; then continue; fi
       unset "pids[$index]"
       code=0
       wait "$pid" || code=$?
-      case $code in
-        0) ;;
-        "$EXIT_PREEMPTED") preempted=1 ;;
-        *)
-          ((failed)) || say "process $index: exit code $code; the end of its log:"
-          ((failed)) || tail -n 5 "$logs/process-$index.log" >&2
-          ((failed)) || failed=$code
-          # The others would wait for it for ever, and what they hold is no use without it.
-          tell_all KILL
-          ;;
-      esac
+      ended+=("$code:$index")
       [[ -n $deadline ]] || deadline=$((SECONDS + grace))
+    done
+    if ((!first)) && [[ " ${ended[*]}" == *" $EXIT_PREEMPTED:"* ]]; then
+      first=$EXIT_PREEMPTED
+    fi
+    for index in "${!ended[@]}"; do
+      code=${ended[index]%:*}
+      if ((first || !code)); then continue; fi
+      first=$code
+      say "process ${ended[index]#*:}: exit code $code; the end of its log:"
+      tail -n 5 "$logs/process-${ended[index]#*:}.log" >&2
+      tell_all KILL # they would wait for it for ever
     done
     if [[ -n $deadline ]] && ((SECONDS > deadline && ${#pids[@]})); then
       say "${#pids[@]} processes are still there $grace s after the first one ended; killing them"
@@ -103,10 +105,8 @@ try() {
     sleep 0.2 &
     wait $! || true # a sleep in the foreground would hold a signal back
   done
-  code=$failed
-  if [[ -n $preempted ]] && ((!failed)); then code=$EXIT_PREEMPTED; fi
-  [[ -z $stopping ]] || exit "$code"
-  return "$code"
+  [[ -z $stopping ]] || exit "$first"
+  return "$first"
 }
 
 if [[ -n $dry_run ]]; then
