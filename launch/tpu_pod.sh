@@ -33,6 +33,7 @@ fi
 parse_flags "zone type bucket mount name project runtime service-account ref max-failures backoff poll" "spot dry-run" "$@"
 need zone
 need_tool gcloud "https://cloud.google.com/sdk/docs/install"
+need_tool git "the code is sent with git archive"
 where=(--zone="$zone" --quiet)
 [[ -z $project ]] || where+=(--project="$project")
 delete=(gcloud compute tpus queued-resources delete "$name" --force "${where[@]}")
@@ -121,5 +122,6 @@ if [[ -n $dry_run ]]; then
   quote "${delete[@]}"
   exit
 fi
+git diff --quiet HEAD || say "changes that are not committed are not sent"
 keep_running try
 say "done; the TPU is still there and costs money: $(quote "$0" delete --name="$name" "${where[@]:0:1}")"

@@ -1,6 +1,8 @@
 """host.sh on a host: nothing is done twice, what an earlier launch left is ended, w2sr's code comes through."""
 
 import json
+import os
+import signal
 import subprocess
 
 import pytest
@@ -28,6 +30,19 @@ def test_w2sr_gets_every_word_and_its_code_comes_back(ready):
     assert done.returncode == 75
     assert (ready.root / "called").read_text().splitlines() == ["sft", "--workdir=/x y", AWKWARD]
     assert (ready.root / "set-up").read_text() == "tpu\n"
+
+
+def test_sigterm_to_the_launcher_reaches_w2sr(ready):
+    """The process that a container or a batch system knows is the launcher's."""
+    (ready.root / ".venv/bin/w2sr").write_text("#!/bin/bash\ntrap 'exit 75' TERM\ntouch began\nsleep 60 & wait\n")
+    process = subprocess.Popen([ready.root / "launch/host.sh", "sft"], env=ready.environment, start_new_session=True)
+    try:
+        while not (ready.root / "began").exists():
+            assert process.poll() is None
+        process.terminate()
+        assert process.wait(timeout=30) == 75
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_without_a_stage_it_only_prepares(ready):
