@@ -1,5 +1,6 @@
 """host.sh on a host: nothing is done twice, what an earlier launch left is ended, w2sr's code comes through."""
 
+import contextlib
 import json
 import os
 import signal
@@ -34,7 +35,9 @@ def test_w2sr_gets_every_word_and_its_code_comes_back(ready):
 
 def test_sigterm_to_the_launcher_reaches_w2sr(ready):
     """The process that a container or a batch system knows is the launcher's."""
-    (ready.root / ".venv/bin/w2sr").write_text("#!/bin/bash\ntrap 'exit 75' TERM\ntouch began\nsleep 60 & wait\n")
+    (ready.root / ".venv/bin/w2sr").write_text(
+        "#!/bin/bash\ntrap 'kill $!; exit 75' TERM\nsleep 60 &\ntouch began\nwait\n"
+    )
     process = subprocess.Popen([ready.root / "launch/host.sh", "sft"], env=ready.environment, start_new_session=True)
     try:
         while not (ready.root / "began").exists():
@@ -42,7 +45,8 @@ def test_sigterm_to_the_launcher_reaches_w2sr(ready):
         process.terminate()
         assert process.wait(timeout=30) == 75
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # as it should be
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_without_a_stage_it_only_prepares(ready):
