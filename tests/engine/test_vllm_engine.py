@@ -9,36 +9,25 @@ import sys
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from w2sr_jax.core.config import DecodeConfig, MeshConfig, SamplingConfig
+from tests.engine.models import CONFIG, save_model
+from w2sr_jax.core.config import DecodeConfig, MeshConfig, VllmConfig
 from w2sr_jax.core.errors import UsageError, W2SRError
-from w2sr_jax.core.stage_config import GRPOConfig
-from w2sr_jax.engine import vllm_engine
+from w2sr_jax.data.chat import load_tokenizer, render
+from w2sr_jax.engine import vllm_engine, vllm_offline
 from w2sr_jax.engine.base import Completion, Sampling
 from w2sr_jax.engine.child import Child
+from w2sr_jax.engine.jax_engine import JaxEngine
 from w2sr_jax.engine.open import open_engine
+from w2sr_jax.engine.vllm_backend import Request
 from w2sr_jax.engine.vllm_engine import VllmEngine
-from w2sr_jax.micro.tokenizer import save_tokenizer
 from w2sr_jax.model import hf
 from w2sr_jax.model.config import CheckpointError, ModelConfig
 from w2sr_jax.model.decoder import Decoder
 
-CONFIG = ModelConfig(
-    vocab_size=80,  # vLLM pads it to 128
-    hidden_size=128,
-    intermediate_size=96,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=32,  # the smallest that vLLM takes on CPU; its Qwen2 always has hidden_size / num_heads
-    tie_embeddings=True,
-    max_position_embeddings=256,
-    eos_token_ids=(1,),
-)
 KINDS = {
     "tied-qwen2": CONFIG,
     "untied-qwen2": dataclasses.replace(CONFIG, tie_embeddings=False),
@@ -49,49 +38,33 @@ PROMPTS = [[5, 6, 7], [9], LONG, [20, 7, 7, 2, 11, 12, 13], [*LONG[:130], 40]]
 GREEDY = Sampling(max_tokens=24, logprobs=True)
 
 
-def make_model(seed: int, config: ModelConfig) -> Decoder:
-    model = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0)))
-    noise = np.random.default_rng(seed)
-
-    def draw(path, leaf) -> jax.Array:
-        array = noise.normal(size=leaf.shape)
-        return jnp.asarray(1 + 0.1 * array if "norm" in str(path) else 0.12 * array, jnp.float32)
-
-    nnx.update(model, jax.tree_util.tree_map_with_path(draw, nnx.state(model)))
-    return model
-
-
-def save_model(directory, seed: int = 0, config: ModelConfig = CONFIG) -> Decoder:
-    model = make_model(seed, config)
-    hf.save(model, directory, jnp.float32)
-    save_tokenizer(directory, config.max_position_embeddings)
-    return model
-
-
 # ---- without vLLM
 
 ROTE = """
 import json, os, sys
 print("noise", file=sys.stderr)
 arguments = json.loads(sys.stdin.readline())
-if arguments["max_num_seqs"] == 13:
-    print(json.dumps({"error": "ValueError: no room for keys and values"}), flush=True)
+if arguments["max_num_seqs"] == 13 or os.path.exists(arguments["model"] + "/broken"):
+    print(json.dumps({"error": "ValueError: no room for keys and values in memory"}), flush=True)
     sys.exit(1)
 print(json.dumps({"ready": {"version": "rote", "device_kind": "none", "max_model_len": 99, "batch_invariant": True}}))
 sys.stdout.flush()
+weights = 0
 for line in sys.stdin:
     request = json.loads(line)
+    if request["do"] == "update_weights" and request["directory"][-2] == "w":
+        weights = int(request["directory"][-1])
+        print(json.dumps({"done": True}), flush=True)
+        continue
     if request["do"] == "update_weights":
         print(json.dumps({"error": "RuntimeError: half a layer"}), flush=True)
         sys.exit(1)
-    for index in reversed(range(len(request["prompts"]))):
-        prompt = request["prompts"][index]
-        if 66 in prompt:
+    for index, sample, prompt, seed in sorted(request["requests"], key=lambda asked: (-asked[0], asked[1])):
+        if 66 in prompt or (67 in prompt and sum(67 in other[2] for other in request["requests"]) > 1):
             print("MemoryError: too big", file=sys.stderr, flush=True)
             os.kill(os.getpid(), 9)
-        for sample, seed in enumerate(request["seeds"][index]):
-            answer = {"key": [index, sample], "token_ids": [*prompt, 0], "logprobs": None, "stopped": True}
-            print(json.dumps(answer), flush=True)
+        answer = {"key": [index, sample], "token_ids": [*prompt, weights], "logprobs": None, "stopped": True}
+        print(json.dumps(answer), flush=True)
     print(json.dumps({"done": True}), flush=True)
 """
 
@@ -106,9 +79,9 @@ def directory(tmp_path_factory):
 @pytest.fixture
 def rote(directory, monkeypatch):
     """rote(**options) -> VllmEngine whose worker repeats prompts."""
-    monkeypatch.setattr(vllm_engine, "WORKER", (sys.executable, "-c", ROTE))
+    monkeypatch.setattr(vllm_offline, "WORKER", (sys.executable, "-c", ROTE))
     monkeypatch.setattr(vllm_engine, "is_installed", lambda: True)
-    return lambda **options: VllmEngine(directory, **options)
+    return lambda directory=directory, **options: VllmEngine(directory, **options)
 
 
 def test_without_vllm_one_line_says_how_to_install_it(directory, monkeypatch):
@@ -133,18 +106,67 @@ def test_completions_come_in_the_order_of_the_prompts_and_are_told_as_they_come(
     assert groups[1][0] == Completion(groups[1][0].text, [7, 0], None, "stop")
 
 
-def test_a_worker_that_dies_is_one_line_and_the_engine_is_closed(rote):
-    engine = rote()
+def test_a_request_that_vllm_dies_of_fails_and_the_others_are_answered(rote):
+    told = []
+    with rote() as engine:
+        groups = engine.generate(
+            [[5], [66], [7]], Sampling(max_tokens=9), on_finished=lambda *call: told.append(call[:2])
+        )
+        # In flight at two deaths, then alone: the third settles it.
+        assert engine.describe()["restarts"] == 3
+        assert engine.generate([[8]], Sampling(max_tokens=9))[0][0].finish_reason == "stop"
+    assert [group[0].finish_reason for group in groups] == ["stop", "failed", "stop"]
+    assert groups[1][0] == Completion("", [], [], "failed")
+    assert sorted(told) == [(0, 0), (1, 0), (2, 0)]
+
+
+def test_a_request_that_was_only_there_when_vllm_died_is_answered_alone(rote):
+    with rote() as engine:
+        groups = engine.generate([[67], [67, 1], [5]], Sampling(max_tokens=9))  # the worker dies of two 67 together
+        assert engine.describe()["restarts"] == 2
+    assert [group[0].token_ids for group in groups] == [[67, 0], [67, 1, 0], [5, 0]]
+
+
+def test_only_what_vllm_had_in_hand_is_suspected(rote):
+    with rote(batch_size=1) as engine:
+        groups = engine.generate([[5], [7], [66]], Sampling(max_tokens=9))
+    assert [group[0].finish_reason for group in groups] == ["stop", "stop", "failed"]
+
+
+def test_a_vllm_that_dies_too_often_is_one_line_and_the_engine_is_closed(rote):
+    engine = rote(options=VllmConfig(restarts=1))
     with pytest.raises(W2SRError) as raised:
         engine.generate([[5], [66]], Sampling(max_tokens=9))
-    assert str(raised.value) == "vllm: the process was killed by SIGKILL: MemoryError: too big"
+    assert str(raised.value) == (
+        "vllm: the process was killed by SIGKILL: MemoryError: too big; "
+        "it died 2 times, and config.decode.vllm.restarts is 1"
+    )
     with pytest.raises(W2SRError, match="cannot be used any more: vllm: the process was killed by SIGKILL"):
         engine.generate([[5]], Sampling(max_tokens=9))
     engine.close()
 
 
+def test_a_restart_loads_the_weights_of_the_last_update_again(rote, tmp_path):
+    save_model(tmp_path / "w7")
+    with rote() as engine:
+        assert engine.generate([[5]], Sampling(max_tokens=9))[0][0].token_ids == [5, 0]
+        engine.update_weights(tmp_path / "w7")
+        groups = engine.generate([[5], [66]], Sampling(max_tokens=9))
+        assert engine.describe()["restarts"] == 3
+    assert groups[0][0].token_ids == [5, 7]
+
+
+def test_a_restart_that_fails_is_tried_again_and_ends_in_one_line(rote, tmp_path, monkeypatch):
+    monkeypatch.setattr(vllm_engine, "LONGEST_WAIT_S", 0.01)
+    save_model(tmp_path / "model")
+    engine = rote(directory=tmp_path / "model", options=VllmConfig(restarts=3))
+    (tmp_path / "model/broken").touch()
+    with pytest.raises(W2SRError, match=r"no room for keys and values in memory .*it died 4 times"):
+        engine.generate([[66]], Sampling(max_tokens=9))
+
+
 def test_a_worker_that_cannot_start_says_why(rote):
-    with pytest.raises(W2SRError, match=r"^vllm: ValueError: no room for keys and values$"):
+    with pytest.raises(W2SRError, match=r"^vllm: ValueError: no room for keys and values in memory -- lower config\."):
         rote(batch_size=13)
 
 
@@ -191,19 +213,15 @@ def test_bad_requests_are_one_clear_line(rote, directory):
             engine.generate([[5]], Sampling(max_tokens=99))
         with pytest.raises(W2SRError, match="prompt 0: no tokens"):
             engine.generate([[]], Sampling(max_tokens=9))
-        with pytest.raises(UsageError, match="vLLM has none between 0"):
-            engine.generate([[5]], Sampling(max_tokens=9, temperature=0.001))
+        for temperature in (0.001, 20.0):
+            with pytest.raises(UsageError, match=r"with vllm 0 \(greedy\) or 0.01 to 2.0, got"):
+                engine.generate([[5]], Sampling(max_tokens=9, temperature=temperature))
     with pytest.raises(UsageError, match="float16"):
         rote(dtype="float16")
     with pytest.raises(UsageError, match="batch_size"):
         rote(batch_size=0)
     with pytest.raises(UsageError, match=r"mesh\.tensor"):
         open_engine("vllm", directory, DecodeConfig(), MeshConfig(fsdp=1, tensor=-1))
-
-
-def test_grpo_refuses_vllm_for_now():
-    with pytest.raises(UsageError, match="grpo needs jax"):
-        GRPOConfig(model="m", problems="p", engine="vllm", sampling=SamplingConfig(n=2)).check()
 
 
 def test_every_sample_has_a_seed_of_its_own():
@@ -231,7 +249,8 @@ class Pair:
 
     def logprobs(self, sequences) -> list[np.ndarray]:
         """[T, V] of the plain softmax for every sequence."""
-        tokens_BT = np.zeros((len(PROMPTS), self.config.max_position_embeddings), np.int32)
+        longest = -(-max(map(len, sequences)) // 128) * 128
+        tokens_BT = np.zeros((len(PROMPTS), longest), np.int32)
         for row, tokens in zip(tokens_BT, sequences, strict=False):
             row[: len(tokens)] = tokens  # causal: what comes after does not matter
         logprobs_BTV = np.asarray(_logprobs(*nnx.split(self.model), tokens_BT))
@@ -280,6 +299,25 @@ def test_greedy_tokens_and_logprobs_are_those_of_the_decoder_after_every_change_
 
 
 @pytest.mark.vllm
+@pytest.mark.skipif("W2SR_REAL_MODEL" not in os.environ, reason="W2SR_REAL_MODEL=DIR names no real model")
+def test_a_real_model_gives_the_same_greedy_tokens_and_logprobs():
+    """On SmolLM2-135M and its like: vLLM against the decoder, and the two engines against each other."""
+    directory = os.environ["W2SR_REAL_MODEL"]
+    tokenizer = load_tokenizer(directory)
+    questions = ["What is 12 * 13?", "Solve x + 4 = 9.", "Name three primes.", "Halve 98 twice.", "A train at 60 km/h?"]
+    prompts = [tokenizer.encode(render("chat", text, tokenizer), add_special_tokens=False) for text in questions]
+    sampling = dataclasses.replace(GREEDY, max_tokens=64)
+    with VllmEngine(directory, batch_size=5) as engine:
+        groups = engine.generate(prompts, sampling)
+    model = hf.load(directory)
+    Pair(engine, model, model.config).assert_agrees(prompts, groups)
+    ours = JaxEngine(directory, batch_size=5).generate(prompts, sampling)
+    for (one,), (other,) in zip(groups, ours, strict=True):
+        assert one.token_ids == other.token_ids
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
+
+
+@pytest.mark.vllm
 def test_samples_do_not_depend_on_what_else_is_asked(engine):
     sampling = Sampling(max_tokens=6, temperature=1.0, n=2)
     seeds = [11, 12, 13, 14, 15]
@@ -318,9 +356,20 @@ def test_only_the_stop_ids_asked_for_stop_and_they_are_in_the_tokens_but_not_in_
     assert completion.token_ids == free.token_ids[: first + 1]
     assert len(completion.logprobs) == first + 1
     assert free.text.startswith(completion.text)
-    wild = engine.generate([[9]], Sampling(max_tokens=40, temperature=20.0, n=16))[0]
+    wild = engine.generate([[9]], Sampling(max_tokens=100, temperature=2.0, n=64))[0]
     assert any(1 in c.token_ids[:-1] for c in wild)  # EOS of config.json, which was not asked for
     assert {c.finish_reason for c in wild} == {"length"}
+
+
+@pytest.mark.vllm
+def test_what_vllm_refuses_is_one_line_and_leaves_nothing_behind(engine):
+    answers = []
+    run = functools.partial(engine._backend.run, params={"max_tokens": 2}, on_answer=answers.append)
+    with pytest.raises(W2SRError, match=r"^vllm: \w+: .*256"):
+        run([Request((0, 0), [9], None), Request((1, 0), [9] * 300, None)])
+    assert answers == []
+    run([Request((3, 0), [9], None)])
+    assert [answer.key for answer in answers] == [(3, 0)]
 
 
 @pytest.mark.vllm
@@ -358,23 +407,29 @@ def test_bfloat16_runs_and_stays_right_over_a_change_of_weights(directory, tmp_p
 
 
 @pytest.mark.vllm
-def test_a_killed_vllm_is_one_line(directory):
-    engine = VllmEngine(directory, batch_size=16)
+def test_a_killed_vllm_is_started_again_and_gives_the_same_greedy_answers(engine, directory):
+    prompts = [[9, 3 + i] for i in range(40)]
+    expected = engine.generate(prompts, GREEDY)
+    killed = []
 
     def kill(*call):
-        os.kill(engine._child.pid, signal.SIGKILL)
+        if not killed:
+            killed.append(call)
+            os.kill(other._backend.pid, signal.SIGKILL)
 
-    with pytest.raises(W2SRError, match=r"^vllm: the process was killed by SIGKILL: .*$"):
-        engine.generate([[9]] * 40, Sampling(max_tokens=40), on_finished=kill)
+    with VllmEngine(directory, batch_size=16) as other:
+        found = other.generate(prompts, GREEDY, on_finished=kill)
+        assert other.describe()["restarts"] == 1
+    assert [group[0].token_ids for group in found] == [group[0].token_ids for group in expected]
 
 
 @pytest.mark.vllm
 def test_a_worker_whose_parent_is_gone_ends_in_the_middle_of_its_work(directory):
-    child = Child(vllm_engine.WORKER, "vllm", vllm_engine._environment())
-    child.send({"model": str(directory), "dtype": "float32", "max_num_seqs": 4, "max_model_len": -1})
+    child = Child(vllm_offline.WORKER, "vllm", vllm_offline.environment())
+    child.send(vllm_offline.engine_arguments(str(directory), "float32", 4, 1, 0, 0.9))
     assert child.receive()["ready"]["max_model_len"] == 256
     params = {"max_tokens": 200, "temperature": 0.0}
-    child.send({"do": "generate", "prompts": [[9]] * 2000, "seeds": [[None]] * 2000, "params": params})
+    child.send({"do": "generate", "requests": [[i, 0, [9], None] for i in range(2000)], "params": params})
     assert child.receive()["key"]
     child._process.stdin.close()
     began = time.monotonic()
@@ -386,5 +441,7 @@ def test_a_worker_whose_parent_is_gone_ends_in_the_middle_of_its_work(directory)
 @pytest.mark.vllm
 def test_what_vllm_refuses_at_its_start_is_one_line(directory, monkeypatch):
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "100000")
-    with pytest.raises(W2SRError, match=r"^vllm: ValueError: Available memory .* requested memory for kv"):
+    with pytest.raises(
+        W2SRError, match=r"^vllm: ValueError: Available memory .* requested memory for kv.* -- lower con"
+    ):
         VllmEngine(directory)

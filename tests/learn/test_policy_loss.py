@@ -90,6 +90,19 @@ def test_k3_kl_entropy_and_importance_weight_by_hand():
     np.testing.assert_allclose(metrics["mismatch_max"], LOG(4), rtol=1e-6)
 
 
+def test_p99_of_the_mismatch_is_that_of_the_response_tokens():
+    sizes = np.random.default_rng(0).permutation(np.arange(1, 201) / 1000).reshape(2, 100)
+    mask = np.ones((2, 102), np.float32)
+    mask[:, :2] = 0  # a huge difference in the prompt plays no part
+    sampler = jnp.asarray(np.concatenate([np.full((2, 2), -99.0), -sizes], axis=1))
+    same = jnp.zeros((2, 102))
+    _, metrics = policy_loss(config(), same, same, same, jnp.ones(2), jnp.asarray(mask), sampler_logprobs_BT=sampler)
+    np.testing.assert_allclose(metrics["mismatch_p99"], 0.198, rtol=1e-5)  # 198 of 200 are no larger
+    np.testing.assert_allclose(metrics["mismatch_max"], 0.2, rtol=1e-5)
+    nothing = policy_loss(config(), same, same, same, jnp.ones(2), jnp.zeros((2, 102)), sampler_logprobs_BT=sampler)[1]
+    assert float(nothing["mismatch_p99"]) == 0.0
+
+
 def reference(options, new, old, ref, advantages, mask, entropy, sampler, max_tokens):
     """The same loss in float64, row by row and token by token."""
     rows = []

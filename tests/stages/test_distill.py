@@ -71,6 +71,7 @@ def test_the_manifest_is_the_provenance(unbroken, config, files):
         "traces": 32,
         "response_tokens": sum(t.response_tokens for t in found),
         "length_stops": sum(t.finish_reason == "length" for t in found),
+        "failed": 0,
     }
 
 

@@ -81,6 +81,14 @@ def test_hygiene_is_counted_by_correctness_and_gates_leave_traces_out(inputs, tm
     assert counts["size_after_gates"] == {"all": 2, "correct": 2, "incorrect": 0}
 
 
+def test_traces_that_failed_are_counted_and_in_no_subset(inputs, tmp_path):
+    traces = [trace(1, 0, r"\boxed{1}"), trace(2, 0, "", "failed"), trace(3, 0, r"\boxed{9}")]
+    counts = stage.main(inputs(traces), str(tmp_path / "work"))
+    assert (counts["failed"], counts["gated"], counts["graded"]["all"]) == (1, 0, 3)
+    assert keys(tmp_path / "work" / "all.jsonl") == [("p1", 0), ("p3", 0)]
+    assert keys(tmp_path / "work" / "incorrect.jsonl") == [("p3", 0)]
+
+
 def test_matched_subsets_have_one_size_and_depend_on_the_seed_alone(inputs, tmp_path):
     counts = stage.main(inputs(match_size=True), str(tmp_path / "a"))
     assert counts["size_after_gates"] == {"all": 20, "correct": 12, "incorrect": 8}

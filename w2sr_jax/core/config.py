@@ -58,11 +58,25 @@ class SamplingConfig:
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
+class VllmConfig:
+    """Where vLLM runs; read with --config.engine=vllm only."""
+
+    mode: str = opt("offline", "in a child process, or behind a server that is started", choices=("offline", "server"))
+    urls: tuple[str, ...] = opt((), "servers that run already (http://HOST:PORT, ...); they share the requests")
+    served_model: str = opt("", "the model's name on those servers, where it is not the model's path or hub id")
+    max_model_len: int = opt(0, "longest prompt and response; 0 is the model's, or what fits", minimum=0)
+    memory_fraction: float = opt(0.9, "of an accelerator's memory that vLLM takes", minimum=0.01, maximum=1.0)
+    restarts: int = opt(8, "times that a dead vLLM is started again before the stage gives up", minimum=0)
+    timeout_s: float = opt(3600.0, "longest wait for one response of a server, in seconds", minimum=1.0)
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
 class DecodeConfig:
     """How the engine runs, apart from what it samples."""
 
     dtype: str = opt("bfloat16", "weights and activations", choices=("bfloat16", "float32"))
     batch_size: int = opt(64, "sequences decoded together", minimum=1)
+    vllm: VllmConfig = opt(VllmConfig, "")
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)

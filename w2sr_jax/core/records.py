@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal, Self, TextIO
 
 from w2sr_jax.core.errors import W2SRError
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "failed"]  # failed: the engine died of the request; the response is empty
 
 
 class RecordError(W2SRError):

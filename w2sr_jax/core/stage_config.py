@@ -135,6 +135,10 @@ class GRPOConfig:
     train: TrainConfig = opt(TrainConfig, "")
     engine: str = opt("jax", "what generates text", choices=ENGINES)
     decode: DecodeConfig = opt(DecodeConfig, "")
+    sync_dir: str = opt("", "vllm: where weights pass through; empty is tmpfs. Remote servers must see it, too")
+    sync_tolerance: float = opt(
+        0.0, "vllm: largest difference of logprobs after a sync; 0 is 1e-3 in float32, 0.5 in bfloat16", minimum=0.0
+    )
     checkpoint: CheckpointConfig = opt(lambda: CheckpointConfig(every_steps=10), "")
     validation: str = opt("", "problems for the convergence rule (greedy Pass@1); empty runs all steps")
     validate_every: int = opt(10, "rollout steps between validations", minimum=1)
@@ -156,8 +160,6 @@ class GRPOConfig:
                 f"config.minibatch_prompts: {self.minibatch_prompts} does not divide "
                 f"prompts_per_step={self.prompts_per_step}"
             )
-        if self.engine == "vllm":
-            raise UsageError("config.engine: vllm cannot take the policy's new weights yet; grpo needs jax")
         if self.stop_at_reward and not self.validation:
             raise UsageError("config.stop_at_reward: is a validation score; set config.validation to problems")
         if self.loss.tis_cap and self.sampling.temperature != 1.0:

@@ -65,7 +65,8 @@ class Completion:
         text: without the stop token; other special tokens are kept.
         token_ids: with the stop token, when there is one.
         logprobs: one per token id, of the model's plain softmax (temperature 1, nothing truncated, fp32).
-        finish_reason: "stop" if the last token is a stop token, else "length".
+        finish_reason: "stop" if the last token is a stop token, else "length"; "failed" (and no tokens) where the
+            engine died of this request again and again.
     """
 
     text: str

@@ -25,6 +25,10 @@ LOG_TAIL_BYTES = 1 << 16
 ERROR = re.compile(r"\b(\w*(?:Error|Exception)\b: .*)")
 
 
+class ChildDied(W2SRError):
+    """The process has ended, or said that it cannot go on."""
+
+
 class Child:
     """A running child process.
 
@@ -53,33 +57,38 @@ class Child:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
     def send(self, message: Mapping[str, Any]) -> None:
         """Writes one line.
 
         Raises:
-            W2SRError: the child is dead.
+            ChildDied: it is dead.
         """
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
             self._process.stdin.flush()
         except OSError:
-            raise self._death() from None
+            raise self.death() from None
 
     def receive(self) -> dict[str, Any]:
         """The next line, waited for as long as the child lives.
 
         Raises:
-            W2SRError: the child died, with its exit and the last error that it logged; or what it wrote is no message.
+            ChildDied: with its exit and the last error that it logged.
+            W2SRError: what it wrote is no message.
         """
         while not self._lines:
             dead = self._process.poll() is not None
             if not select.select([self._output], [], [], 0.0 if dead else POLL_S)[0]:
                 if dead:
-                    raise self._death()
+                    raise self.death()
                 continue
             if not (chunk := os.read(self._output, 1 << 20)):
-                raise self._death()
+                raise self.death()
             *whole, self._buffer = (self._buffer + chunk).split(b"\n")
             self._lines = whole
         line = self._lines.pop(0)
@@ -123,11 +132,12 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
 
-    def _death(self) -> W2SRError:
+    def death(self) -> ChildDied:
+        """How it ended, for the caller to raise."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(TERM_S)  # it is ending: let its own exit code be seen
         code = self._process.returncode
         how = "closed its output" if code is None else f"exited with code {code}"
         if code is not None and code < 0:
             how = f"was killed by {signal.Signals(-code).name}"
-        return W2SRError(f"{self._name}: the process {how}: {self.last_error()}")
+        return ChildDied(f"{self._name}: the process {how}: {self.last_error()}")

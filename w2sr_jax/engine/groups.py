@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.records import Problem
 from w2sr_jax.data.chat import render
 from w2sr_jax.engine.base import Completion, Generator, Sampling
@@ -54,18 +55,23 @@ class Asker:
         """
         prompts, seeds, times = [], [], Counter[str]()
         for problem in problems:
-            text = render(self.template, problem.problem, self.tokenizer)
-            prompts.append(self.tokenizer.encode(text, add_special_tokens=False))
+            prompts.append(self.encode(problem))
             again = f":{times[problem.id]}" if times[problem.id] else ""
             seeds.append(request_seed(sampling.seed, f"{salt}:{problem.id}{again}"))
             times[problem.id] += 1
         answers = self.engine.generate(prompts, sampling, seeds=seeds)
+        if failed := sum(one.finish_reason == "failed" for group in answers for one in group):
+            raise W2SRError(f"{failed} responses failed: the engine died of their requests; see its log lines above")
         correct = self.judge(
             [(one.text, problem.answer) for problem, group in zip(problems, answers) for one in group],
             [problem.verifier for problem, group in zip(problems, answers) for _ in group],
         )
         correct_PG = np.array(correct, np.float32).reshape(len(problems), -1)
         return [Group(*parts) for parts in zip(problems, prompts, answers, correct_PG)]
+
+    def encode(self, problem: Problem) -> list[int]:
+        """The prompt's token ids."""
+        return self.tokenizer.encode(render(self.template, problem.problem, self.tokenizer), add_special_tokens=False)
 
     def pass_at_1(self, problems: Sequence[Problem], sampling: Sampling) -> float:
         """Greedy Pass@1; of `sampling` the limits count."""

@@ -8,6 +8,8 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from absl import logging
+
 from w2sr_jax.core.config import DecodeConfig, MeshConfig, SamplingConfig
 from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.metrics import Progress
@@ -30,7 +32,13 @@ def open_engine(kind: str, directory: str | Path, decode: DecodeConfig, mesh: Me
 
         if mesh.tensor < 1:
             raise UsageError("config.mesh.tensor: must be a number of devices with vllm, got -1")
-        return VllmEngine(directory, decode.dtype, batch_size=decode.batch_size, tensor_parallel=mesh.tensor)
+        return VllmEngine(
+            directory,
+            decode.dtype,
+            batch_size=decode.batch_size,
+            tensor_parallel=mesh.tensor,
+            options=decode.vllm,
+        )
     from w2sr_jax.core.mesh import mesh_or_none
     from w2sr_jax.engine.jax_engine import JaxEngine
 
@@ -90,6 +98,7 @@ def write_traces(
     """
     tokenizer = load_tokenizer(directory)
     stop_ids, why = stop_token_ids(directory, tokenizer)
+    logging.info("stops at %s: %s", list(stop_ids), why)
     sampling = sampling_for(config, stop_ids)
     prefix_tokens = len(tokenizer.encode(response_prefix, add_special_tokens=False)) if response_prefix else 0
     with (

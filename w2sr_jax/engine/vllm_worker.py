@@ -2,12 +2,13 @@
 
 in   {"model": DIR, "dtype": ..., "max_num_seqs": ..., ...}    once: vLLM's engine arguments
 out  {"ready": {"version": ..., "max_model_len": ..., ...}}    once
-in   {"do": "generate", "prompts": [[ids]], "seeds": [[one per sample]], "params": {...}}
+in   {"do": "generate", "requests": [[prompt, sample, ids, seed], ...], "params": {...}}
 out  {"key": [prompt, sample], "token_ids": [...], "logprobs": [...] | null, "stopped": true}    as each ends
      {"done": true}
 in   {"do": "update_weights", "directory": DIR}
 out  {"done": true}
-out  {"error": "one line"}    instead of any answer; the process ends, since vLLM may be half changed
+out  {"refused": "one line"}    instead of answers to requests that vLLM does not accept; nothing has been done
+     {"error": "one line"}      instead of any answer; the process ends, since vLLM may be half changed
 
 The end of stdin ends the process, also in the middle of `generate`: a parent that was killed leaves nothing running.
 """
@@ -48,53 +49,43 @@ class WeightSync:
             if isinstance(module, VocabParallelEmbedding):  # the head is one, too
                 dispatch_cpu_unquantized_gemm(module, remove_weight=False)
 
+    def describe_worker(self) -> dict[str, Any]:
+        """What runs the model."""
+        import vllm
+        from vllm.platforms import current_platform
+
+        return {
+            "device_kind": "cpu" if current_platform.is_cpu() else current_platform.get_device_name(),
+            "batch_invariant": bool(vllm.envs.VLLM_BATCH_INVARIANT),
+        }
+
 
 def start(arguments: dict[str, Any]) -> Any:
-    """vLLM's engine. On CPU in this one process and without compilation, elsewhere as vLLM likes it."""
-    from vllm.platforms import current_platform
-
-    if current_platform.is_cpu():
-        # vLLM would start one more process and a C++ compiler (48 to 108 s instead of 9 to 13), and take most of
-        # the memory for its cache.
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-        arguments = arguments | {"enforce_eager": True, "distributed_executor_backend": "uni"}
+    """vLLM's engine."""
     from vllm import EngineArgs
     from vllm.v1.engine.llm_engine import LLMEngine
 
-    return LLMEngine.from_engine_args(
-        EngineArgs(
-            skip_tokenizer_init=True,  # token ids in and out: one tokenizer, ours
-            generation_config="vllm",  # the model's own must not change what is sampled
-            logprobs_mode="raw_logprobs",  # of the plain softmax, before temperature and truncation
-            worker_extension_cls="w2sr_jax.engine.vllm_worker.WeightSync",
-            disable_log_stats=True,
-            **arguments,
-        )
-    )
+    # Token ids in and out: one tokenizer, ours.
+    return LLMEngine.from_engine_args(EngineArgs(skip_tokenizer_init=True, disable_log_stats=True, **arguments))
 
 
 def describe(engine: Any) -> dict[str, Any]:
     """What the parent has to know of the engine."""
     import vllm
-    from vllm.platforms import current_platform
 
-    return {
-        "version": vllm.__version__,
-        "device_kind": "cpu" if current_platform.is_cpu() else current_platform.get_device_name(),
-        "max_model_len": engine.model_config.max_model_len,
-        "batch_invariant": bool(vllm.envs.VLLM_BATCH_INVARIANT),
-    }
+    about, *_ = engine.collective_rpc("describe_worker")
+    return about | {"version": vllm.__version__, "max_model_len": engine.model_config.max_model_len}
 
 
 def generate(engine: Any, request: dict[str, Any], send: Send, orphaned: Callable[[], bool]) -> None:
-    """Runs all samples of all prompts together; each is sent as it ends."""
+    """Runs all requests together; each is sent as it ends."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
-    for index, (prompt, seeds) in enumerate(zip(request["prompts"], request["seeds"], strict=True)):
-        for sample, seed in enumerate(seeds):
-            # One request a sample: vLLM's own n would give sample s the seed + s, which is another prompt's seed.
+    added: list[str] = []
+    for index, sample, prompt, seed in request["requests"]:
+        # One request a sample: vLLM's own n would give sample s the seed + s, which is another prompt's seed.
+        try:
             params = SamplingParams(
                 seed=seed,
                 ignore_eos=True,  # stop_token_ids alone decide
@@ -103,6 +94,11 @@ def generate(engine: Any, request: dict[str, Any], send: Send, orphaned: Callabl
                 **request["params"],
             )
             engine.add_request(f"{index}:{sample}", {"prompt_token_ids": prompt}, params)
+            added.append(f"{index}:{sample}")
+        except Exception as error:  # nothing has run yet: whatever it is, it is about this request
+            engine.abort_request(added)
+            send({"refused": one_line(error)})
+            return
     while engine.has_unfinished_requests():
         if orphaned():
             sys.exit("the parent is gone")
@@ -120,13 +116,15 @@ def generate(engine: Any, request: dict[str, Any], send: Send, orphaned: Callabl
                     "stopped": completion.finish_reason == "stop",
                 }
             )
+    send({"done": True})
 
 
-def update_weights(engine: Any, directory: str) -> None:
+def update_weights(engine: Any, directory: str, send: Send) -> None:
     """New weights in every worker; what was computed with the old ones is forgotten."""
     engine.collective_rpc("load_directory", args=(directory,))
     if not engine.reset_prefix_cache():
         raise RuntimeError("the prefix cache still holds keys and values of the old weights")
+    send({"done": True})
 
 
 def serve(commands: Any, send: Send, orphaned: Callable[[], bool]) -> None:
@@ -139,8 +137,11 @@ def serve(commands: Any, send: Send, orphaned: Callable[[], bool]) -> None:
             case "generate":
                 generate(engine, request, send, orphaned)
             case "update_weights":
-                update_weights(engine, request["directory"])
-        send({"done": True})
+                update_weights(engine, request["directory"], send)
+
+
+def one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
 
 
 def main() -> None:
@@ -165,7 +166,7 @@ def main() -> None:
         return
     except Exception as error:
         sys.excepthook(*sys.exc_info())  # the log keeps the whole of it
-        send({"error": f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]})
+        send({"error": one_line(error)})
         sys.exit(1)
 
 

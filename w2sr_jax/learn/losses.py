@@ -17,7 +17,8 @@ from w2sr_jax.learn.chunked import nll_sum, token_logprobs
 __all__ = ["Totals", "nll_sum", "policy_loss", "token_logprobs", "totals"]
 
 MAX_LOG_RATIO = 20.0  # exp(20) = 5e8: far outside every clip, and still finite when squared in float32
-MAX_METRICS = ("mismatch_max",)  # metrics of microbatches join by maximum; all others are sums of parts
+# These metrics of microbatches join by maximum; all others are sums of parts.
+MAX_METRICS = ("mismatch_p99", "mismatch_max")
 
 
 class Totals(NamedTuple):
@@ -98,8 +99,10 @@ def policy_loss(
 
     if sampler_logprobs_BT is not None:
         mismatch = _difference(old_logprobs_BT, sampler_logprobs_BT, mask)
-        metrics["mismatch_mean"] = mean_over_tokens(jnp.abs(mismatch))
-        metrics["mismatch_max"] = jnp.max(jnp.abs(mismatch))
+        size = jnp.abs(mismatch)
+        metrics["mismatch_mean"] = mean_over_tokens(size)
+        metrics["mismatch_p99"] = _percentile(size, mask, 0.99)
+        metrics["mismatch_max"] = jnp.max(size)
         if config.tis_cap > 0:
             weight = jax.lax.stop_gradient(jnp.minimum(jnp.exp(mismatch), config.tis_cap))
             per_token = per_token * weight
@@ -121,6 +124,13 @@ def policy_loss(
     elif config.entropy > 0:
         raise UsageError("config.loss.entropy: the bonus needs the policy's entropies")
     return loss, jax.tree.map(jax.lax.stop_gradient, metrics)
+
+
+def _percentile(x_BT: jax.Array, mask_BT: jax.Array, share: float) -> jax.Array:
+    """The smallest value on the mask that at least this share of the values there do not exceed."""
+    ordered = jnp.sort(jnp.where(mask_BT > 0, x_BT, jnp.inf), axis=None)
+    count = jnp.sum(mask_BT > 0)
+    return jnp.where(count > 0, ordered[jnp.maximum(jnp.ceil(share * count).astype(jnp.int32) - 1, 0)], 0.0)
 
 
 def _difference(a_BT: jax.Array, b_BT: jax.Array, mask_BT: jax.Array) -> jax.Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -14,9 +14,11 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from w2sr_jax.core.mesh import batch_ways
 from w2sr_jax.core.stage_config import GRPOConfig
 from w2sr_jax.learn.losses import MAX_METRICS
 from w2sr_jax.learn.optim import learning_rate, make_optimizer
+from w2sr_jax.learn.rollout import bucket, pad_rollout
 from w2sr_jax.learn.state import TrainState, abstract_state, init_state, shard_batch
 from w2sr_jax.learn.step import RolloutBatch, Step, make_grpo_step, make_logprob_fn
 from w2sr_jax.model import hf
@@ -91,10 +93,49 @@ class Policy:
         }
         return joined | {"learning_rate": rate}
 
-    def export(self, directory: Path, tokenizer_from: Path) -> None:
-        """Writes the policy as a Hugging Face directory."""
-        model = nnx.merge(self.graphdef, self.state.params)
-        hf.save(model, directory, self.config.export_dtype, tokenizer_from=tokenizer_from)
+    def export(self, directory: Path, tokenizer_from: Path, dtype: str = "", params: Any = None) -> None:
+        """Writes the policy (or `params` in its place) as a Hugging Face directory, by default in export_dtype."""
+        model = nnx.merge(self.graphdef, self.state.params if params is None else params)
+        hf.save(model, directory, dtype or self.config.export_dtype, tokenizer_from=tokenizer_from)
+
+    def score(
+        self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], params: Any = None
+    ) -> list[np.ndarray]:
+        """Logprobs of every response token under the policy (or `params`), of the plain softmax, float32."""
+        length = bucket(max(len(p) + len(r) for p, r in zip(prompts, responses)))
+        nothing = [[0.0] * len(response) for response in responses]
+        ways = 1 if self.mesh is None else batch_ways(self.mesh)
+        rows = -(-len(prompts) // ways) * ways  # the mesh takes whole shares only: the first row fills the last one
+        order = [index if index < len(prompts) else 0 for index in range(rows)]
+        batch = pad_rollout(
+            [prompts[i] for i in order],
+            [responses[i] for i in order],
+            [nothing[i] for i in order],
+            np.zeros(rows),
+            length,
+        )
+        if self.mesh is not None:
+            batch = shard_batch(batch, self.mesh)
+        logprobs = make_logprob_fn(self.graphdef, replace(self.config.train, grad_accum=1), self.mesh)
+        found_BT = np.asarray(logprobs(self.state.params if params is None else params, batch))
+        return [
+            found_BT[row, len(prompt) - 1 : len(prompt) - 1 + len(response)]
+            for row, (prompt, response) in enumerate(zip(prompts, responses))
+        ]
+
+    def disturbed(self) -> Any:
+        """Parameters of which each differs much from the policy's: what an engine holds that took only some shows."""
+
+        def disturb(params: Any) -> Any:
+            keys = iter(jax.random.split(jax.random.key(0), len(jax.tree.leaves(params))))
+
+            def disturb_one(x: jax.Array) -> jax.Array:
+                return x + (0.5 * jnp.abs(x) + 0.01) * jax.random.normal(next(keys), x.shape, x.dtype)
+
+            return jax.tree.map(disturb_one, params)
+
+        shardings = None if self.mesh is None else jax.tree.map(lambda leaf: leaf.sharding, self.state.params)
+        return jax.jit(disturb, out_shardings=shardings)(self.state.params)
 
     def _minibatches(self, rollout: RolloutBatch) -> list[RolloutBatch]:
         """Consecutive rows, placed on the mesh."""

@@ -68,6 +68,7 @@ def main(config: DistillConfig, workdir: str) -> dict[str, Any]:
                 "traces": len(traces),
                 "response_tokens": tokens,
                 "length_stops": sum(trace.finish_reason == "length" for trace in traces),
+                "failed": sum(trace.finish_reason == "failed" for trace in traces),
             },
         }
         shape = flops_shape(hf.load_config(directory))

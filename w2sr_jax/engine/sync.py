@@ -1,0 +1,105 @@
+"""A trainer's weights on their way to vLLM, and the proof that they arrived.
+
+Weights travel as safetensors in a folder, on tmpfs where there is one. After every sync the engine completes a few
+fixed prompts, and its logprobs of what it wrote must be the trainer's: a weight that stayed behind would otherwise show
+as nothing but slow learning.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+from w2sr_jax.core.errors import W2SRError
+from w2sr_jax.engine.base import Sampling
+from w2sr_jax.engine.vllm_engine import VllmEngine
+
+TMPFS = Path("/dev/shm")
+PROMPTS, TOKENS = 4, 8  # of the check: cheap beside a rollout
+TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5}  # float32 differs by rounding (1e-5), a stale tensor by whole units
+
+Write = Callable[[Path], None]  # weights -> a Hugging Face directory
+Score = Callable[
+    [Sequence[Sequence[int]], Sequence[Sequence[int]]], Sequence[np.ndarray]
+]  # prompts, responses -> logprobs
+
+
+@dataclasses.dataclass(slots=True)
+class FileSync:
+    """Brings weights to an engine; see `open_sync`."""
+
+    engine: VllmEngine
+    folder: Path
+    prompts: Sequence[Sequence[int]]
+    tolerance: float
+
+    def __call__(self, write: Write, score: Score) -> dict[str, float]:
+        """Writes, loads and checks.
+
+        Args:
+            write: puts the weights into a directory.
+            score: the trainer's own logprobs under these weights.
+
+        Returns:
+            metrics: seconds it took, and the largest difference of a logprob.
+
+        Raises:
+            W2SRError: the engine could not load them, or does not compute with them.
+        """
+        began = time.monotonic()
+        shutil.rmtree(self.folder, ignore_errors=True)  # first: tmpfs is memory, which need not hold two models
+        write(self.folder)
+        self.engine.update_weights(self.folder)
+        gap = self.check(score)
+        return {"sync_seconds": time.monotonic() - began, "sync_gap": gap}
+
+    def check(self, score: Score) -> float:
+        """The largest difference between the engine's logprobs and the trainer's, on every server.
+
+        Raises:
+            W2SRError: it is more than the tolerance.
+        """
+        sampling, worst = Sampling(max_tokens=TOKENS, logprobs=True), 0.0
+        for place, groups in self.engine.generate_everywhere(self.prompts, sampling).items():
+            completions = [group[0] for group in groups]
+            expected = score(self.prompts, [one.token_ids for one in completions])
+            found = np.concatenate([np.array(one.logprobs) for one in completions])
+            gap = float(np.max(np.abs(found - np.concatenate(expected))))
+            if not gap <= self.tolerance:
+                raise W2SRError(
+                    f"weight sync: vLLM ({place}) does not compute with the trainer's weights: its logprobs are up to "
+                    f"{gap:.3g} away, {self.tolerance:g} is allowed (config.sync_tolerance); nothing was learnt from it"
+                )
+            worst = max(worst, gap)
+        return worst
+
+    def close(self) -> None:
+        """Frees the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def open_sync(
+    engine: VllmEngine, workdir: str, directory: str, prompts: Sequence[Sequence[int]], tolerance: float
+) -> FileSync:
+    """A sync whose folder is named after the workdir, so that a killed run's is found again and not left behind.
+
+    Args:
+        directory: where the folder goes; empty is tmpfs, or else the directory for temporary files. Servers on other
+            hosts must see it under the same name.
+        prompts: token ids; the first few are completed in each check.
+    """
+    parent = Path(directory) if directory else TMPFS
+    if not directory and not (TMPFS.is_dir() and os.access(TMPFS, os.W_OK)):
+        parent = Path(tempfile.gettempdir())
+    folder = parent / f"w2sr-sync-{zlib.crc32(str(Path(workdir).resolve()).encode()):08x}"
+    logging.info("weights go to vLLM through %s", folder)
+    return FileSync(engine, folder, prompts[:PROMPTS], tolerance)
