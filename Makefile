@@ -26,6 +26,7 @@ lint:
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+	.venv/bin/shellcheck -x launch/*.sh launch/gke/*.sh .ci/run
 
 format:
 	@launch/setup.sh dev,torch

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Builds the image of this checkout with Cloud Build, so that neither Docker nor Python is needed here.
+#
+# use: launch/gke/build.sh --image=REGION-docker.pkg.dev/PROJECT/REPOSITORY/NAME:TAG [flags]
+#
+#   --image=IMAGE         where it goes (Artifact Registry)
+#   --extras=tpu          or cuda
+#   --project=PROJECT     default: gcloud's own
+#   --dry-run             print the command, touch nothing
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+# shellcheck source=launch/common.sh
+. "$root/launch/common.sh"
+image='' extras=tpu project=''
+parse_flags "image extras project" "dry-run" "$@"
+((!${#stage_args[@]})) || die "${stage_args[0]}: only flags are taken; --help lists them"
+need image
+need_tool gcloud "https://cloud.google.com/sdk/docs/install"
+cd "$root"
+build=(gcloud builds submit --config=launch/gke/cloudbuild.yaml --substitutions="_IMAGE=$image,_EXTRAS=$extras")
+[[ -z $project ]] || build+=(--project="$project")
+run "${build[@]}" .
