@@ -138,6 +138,9 @@ class Child:
             self._process.wait(TERM_S)  # it is ending: let its own exit code be seen
         code = self._process.returncode
         how = "closed its output" if code is None else f"exited with code {code}"
+        reason = self.last_error()
         if code is not None and code < 0:
             how = f"was killed by {signal.Signals(-code).name}"
-        return ChildDied(f"{self._name}: the process {how}: {self.last_error()}")
+            if code == -signal.SIGKILL and not ERROR.search(reason):
+                reason = "by hand, or because memory was short"  # the kernel tells its own log only
+        return ChildDied(f"{self._name}: the process {how}: {reason}")
