@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from w2sr_jax.core import processes
 from w2sr_jax.core.config import DecodeConfig, MeshConfig, SamplingConfig
 from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.metrics import Progress
@@ -26,6 +27,8 @@ def open_engine(kind: str, directory: str | Path, decode: DecodeConfig, mesh: Me
         UsageError: vLLM is not installed, or mesh.tensor is left open for it.
     """
     if kind == "vllm":
+        if processes.count() > 1:
+            raise UsageError("config.engine: vllm is started by one process; use jax where several run")
         from w2sr_jax.engine.vllm_engine import VllmEngine
 
         if mesh.tensor < 1:
@@ -92,10 +95,10 @@ def write_traces(
     stop_ids, why = stop_token_ids(directory, tokenizer)
     sampling = sampling_for(config, stop_ids)
     prefix_tokens = len(tokenizer.encode(response_prefix, add_special_tokens=False)) if response_prefix else 0
-    with (
-        contextlib.closing(open_engine(kind, directory, decode, mesh)) as engine,
-        JsonlAppender(path, Trace) as appender,
-    ):
+    with contextlib.ExitStack() as stack:
+        engine = stack.enter_context(contextlib.closing(open_engine(kind, directory, decode, mesh)))
+        with processes.writer_first(path.name):  # all must know the same answers, and the first one mends the file
+            appender = stack.enter_context(JsonlAppender(path, Trace))
         provenance: dict[str, object] = {
             "stop_token_ids": list(stop_ids),
             "stop_reason": why,
