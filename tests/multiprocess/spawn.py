@@ -3,6 +3,7 @@
 Each process leads a process group of its own, so that nothing that it started outlives it.
 """
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -64,10 +65,8 @@ class Group:
 
     def kill(self) -> None:
         for process in self.processes:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             process.wait()
 
 
