@@ -23,11 +23,11 @@ class MetricWriter:
     """
 
     def __init__(self, workdir: str | Path, resume_step: int = 0):
-        from tensorboardX import SummaryWriter
-
         self.path, self._writes = Path(workdir) / "metrics.jsonl", processes.is_writer()
         if not self._writes:
             return
+        from tensorboardX import SummaryWriter
+
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_metrics(workdir) if row["step"] < resume_step]
         write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
