@@ -42,10 +42,10 @@ TRAIN = TrainConfig(dtype="float32", remat="none", loss_chunk=32)
 OPTIMIZER = OptimizerConfig(learning_rate=1e-3, warmup_ratio=0.0, weight_decay=0.01)
 
 
-def make_inputs(root: Path) -> Path:
+def make_inputs(root: Path, **changes: int) -> Path:
     """A random model whose vocabulary splits by 8, its tokenizer, 40 problems and their traces."""
     save_tokenizer(root / "tokenizer", CONTEXT)
-    config = dataclasses.replace(model_config(SIZE), vocab_size=24)
+    config = dataclasses.replace(model_config(SIZE), vocab_size=24, **changes)
     model = Decoder(config, rngs=nnx.Rngs(0))
     hf.save(model, root / "model", "float32", tokenizer_from=root / "tokenizer")
     rng = random.Random(0)

@@ -87,7 +87,10 @@ def launch(stage: str, main: Main, config_type: type, argv: list[str] | None = N
     except Exception as error:
         if processes.count() == 1:
             raise
-        code, reason = EXIT_FAILED, f"{type(error).__name__}: {_one_line(error)[:300]} (W2SR_DEBUG=1 shows where)"
+        where = (
+            "JAX failed, perhaps since another process did" if "Jax" in type(error).__name__ else type(error).__name__
+        )
+        code, reason = EXIT_FAILED, f"{where}: {_one_line(error)[:300]} (W2SR_DEBUG=1 shows the place)"
         if os.environ.get("W2SR_DEBUG"):
             traceback.print_exc()
     return processes.end(code, f"w2sr {stage}: {reason}")
