@@ -11,7 +11,7 @@ import pytest
 from absl import logging
 from jax.sharding import PartitionSpec
 
-from w2sr_jax.core.config import MeshConfig, OptimizerConfig
+from w2sr_jax.core.config import CheckpointConfig, MeshConfig, OptimizerConfig
 from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.mesh import make_mesh
 from w2sr_jax.learn.checkpoint import Checkpointer
@@ -22,6 +22,7 @@ from w2sr_jax.learn.step import abstract_state, init_state, make_sft_step
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 OPTIMIZER = make_optimizer(OptimizerConfig())
+KEEP = CheckpointConfig()
 
 
 def assert_equal(one, other):
@@ -59,7 +60,7 @@ def plus(state, number):
 
 
 def save(directory, state, steps, keep_last=9):
-    with Checkpointer(directory, keep_last) as checkpointer:
+    with Checkpointer(directory, CheckpointConfig(keep_last=keep_last)) as checkpointer:
         for step in steps:
             checkpointer.save(step, plus(state, step), {"step": step})
 
@@ -75,10 +76,10 @@ def damage(step_directory):
 
 def test_a_restored_state_equals_the_saved_one_to_the_bit(tmp_path, state, abstract):
     extra = {"data": {"epoch": 1, "order": [3, 1, 2]}, "rng": [0, 2**32 - 1], "best": 0.1 + 0.2}
-    with Checkpointer(tmp_path / "checkpoints") as checkpointer:
+    with Checkpointer(tmp_path / "checkpoints", KEEP) as checkpointer:
         assert checkpointer.restore_latest(abstract) is None
         checkpointer.save(3, state, extra)
-    with Checkpointer(tmp_path / "checkpoints") as checkpointer:
+    with Checkpointer(tmp_path / "checkpoints", KEEP) as checkpointer:
         step, restored, back = checkpointer.restore_latest(abstract)
     assert (step, back) == (3, extra)
     assert_equal(restored, state)
@@ -88,7 +89,7 @@ def test_a_state_may_be_donated_right_after_save(tmp_path, model, packed_batch, 
     graphdef, params = model()
     step, state = make_sft_step(graphdef, OptimizerConfig(), train()), init_state(params, OPTIMIZER)
     abstract, copies = abstract_state(params, OPTIMIZER), {}
-    with Checkpointer(tmp_path, keep_last=9) as checkpointer:
+    with Checkpointer(tmp_path, CheckpointConfig(keep_last=9)) as checkpointer:
         for count in range(1, 5):
             state, _ = step(state, packed_batch(count), 0.1)
             copies[count] = jax.tree.map(np.array, state)
@@ -108,10 +109,10 @@ def test_training_resumed_from_a_checkpoint_equals_unbroken_training(tmp_path, m
     state = init_state(fresh(params), OPTIMIZER)
     for count in range(4):
         if count == 2:
-            with Checkpointer(tmp_path) as checkpointer:
+            with Checkpointer(tmp_path, KEEP) as checkpointer:
                 checkpointer.save(2, state, {})
         state, _ = step(state, packed_batch(count), 1e-2)
-    with Checkpointer(tmp_path) as checkpointer:
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
         count, resumed, _ = checkpointer.restore_latest(abstract)
     for later in range(count, 4):
         resumed, _ = step(resumed, packed_batch(later), 1e-2)
@@ -125,7 +126,7 @@ def test_only_the_last_ones_are_kept(tmp_path, state):
 
 def test_saving_a_step_twice_does_nothing(tmp_path, state, abstract):
     save(tmp_path, state, [1, 1])
-    with Checkpointer(tmp_path) as checkpointer:
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
         checkpointer.save(1, state, {"step": "other"})
         assert checkpointer.restore_latest(abstract)[2] == {"step": 1}
 
@@ -133,7 +134,7 @@ def test_saving_a_step_twice_does_nothing(tmp_path, state, abstract):
 def test_a_truncated_newest_checkpoint_falls_back_to_the_one_before(tmp_path, state, abstract, warnings_logged):
     save(tmp_path, state, [1, 2, 3])
     damage(tmp_path / "3")
-    with Checkpointer(tmp_path, 9) as checkpointer:
+    with Checkpointer(tmp_path, CheckpointConfig(keep_last=9)) as checkpointer:
         step, restored, extra = checkpointer.restore_latest(abstract)
         assert (step, extra) == (2, {"step": 2})
         assert_equal(restored, plus(state, 2))
@@ -141,7 +142,7 @@ def test_a_truncated_newest_checkpoint_falls_back_to_the_one_before(tmp_path, st
         assert warnings_logged[-1] == "falling back from checkpoint 3 to 2"
         assert (tmp_path / "3.unreadable").exists()
         checkpointer.save(3, state, {"step": "again"})
-    with Checkpointer(tmp_path, 9) as checkpointer:
+    with Checkpointer(tmp_path, CheckpointConfig(keep_last=9)) as checkpointer:
         step, restored, extra = checkpointer.restore_latest(abstract)
     assert (step, extra) == (3, {"step": "again"})
     assert_equal(restored, state)
@@ -152,7 +153,7 @@ def test_a_checkpoint_with_a_part_missing_falls_back_too(tmp_path, state, abstra
     save(tmp_path, state, [1, 2])
     part = tmp_path / "2" / missing
     shutil.rmtree(part) if part.is_dir() else part.unlink()
-    with Checkpointer(tmp_path) as checkpointer:
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
         assert checkpointer.restore_latest(abstract)[0] == 1
     assert warnings_logged
 
@@ -160,7 +161,7 @@ def test_a_checkpoint_with_a_part_missing_falls_back_too(tmp_path, state, abstra
 def test_what_a_killed_save_leaves_behind_is_not_taken_for_a_checkpoint(tmp_path, state, abstract):
     save(tmp_path, state, [1, 2])
     (tmp_path / "2").rename(tmp_path / "2.orbax-checkpoint-tmp")
-    with Checkpointer(tmp_path) as checkpointer:
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
         assert checkpointer.restore_latest(abstract)[0] == 1
         checkpointer.save(2, state, {})
     assert (tmp_path / "2").exists()
@@ -169,7 +170,10 @@ def test_what_a_killed_save_leaves_behind_is_not_taken_for_a_checkpoint(tmp_path
 def test_when_none_can_be_read_the_error_says_what_to_do_and_moves_nothing(tmp_path, state, abstract, warnings_logged):
     save(tmp_path, state, [1])
     damage(tmp_path / "1")
-    with Checkpointer(tmp_path) as checkpointer, pytest.raises(W2SRError, match=r"no older checkpoint .*; delete") as e:
+    with (
+        Checkpointer(tmp_path, KEEP) as checkpointer,
+        pytest.raises(W2SRError, match=r"no older checkpoint .*; delete") as e,
+    ):
         checkpointer.restore_latest(abstract)
     assert "\n" not in str(e.value)
     assert (tmp_path / "1").exists()
@@ -178,7 +182,7 @@ def test_when_none_can_be_read_the_error_says_what_to_do_and_moves_nothing(tmp_p
 def test_a_checkpoint_of_another_model_is_refused_by_the_names_that_differ(tmp_path, state, model):
     save(tmp_path, state, [1])
     other = abstract_state(model(hidden_size=24, tie_embeddings=False)[1], OPTIMIZER)
-    with Checkpointer(tmp_path) as checkpointer, pytest.raises(W2SRError) as error:
+    with Checkpointer(tmp_path, KEEP) as checkpointer, pytest.raises(W2SRError) as error:
         checkpointer.restore_latest(other)
     message = str(error.value)
     assert "\n" not in message
@@ -201,7 +205,7 @@ def test_a_checkpoint_can_be_restored_onto_another_mesh(tmp_path, state, model):
     save(tmp_path, state, [0])
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
     placed = abstract_state(model()[1], OPTIMIZER, mesh)
-    with Checkpointer(tmp_path) as checkpointer:
+    with Checkpointer(tmp_path, KEEP) as checkpointer:
         restored = checkpointer.restore_latest(placed)[1]
     assert_equal(restored, state)
     assert restored.params["layers"]["q"].sharding.spec == PartitionSpec(None, "fsdp", "tensor")

@@ -49,7 +49,7 @@ def meshed():
     return lambda sizes: make_mesh(MeshConfig(**dict(zip(("data", "fsdp", "tensor"), sizes))))
 
 
-@pytest.mark.parametrize(("sizes", "accum"), [((1, 8, 1), 1), ((2, 2, 2), 2)])
+@pytest.mark.parametrize(("sizes", "accum"), [((1, 8, 1), 1), ((2, 2, 2), 2), ((1, 2, 4), 1)])
 def test_sft_on_a_mesh_follows_the_single_device(model, packed_batch, train, meshed, sizes, accum):
     graphdef, params = model()
     batches = [packed_batch(seed) for seed in range(5)]

@@ -13,6 +13,7 @@ import pytest
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
+from w2sr_jax.core import mesh as mesh_module
 from w2sr_jax.core.config import MeshConfig
 from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.mesh import make_mesh
@@ -115,8 +116,45 @@ def test_a_model_on_a_mesh_has_the_shardings_of_the_rules_and_the_same_values_an
     assert hf.weights_hash(tmp_path / "b") == hf.weights_hash(tmp_path / "a")
 
 
+def test_kv_heads_fewer_than_the_tensor_axis_are_whole_on_every_device_of_it(tmp_path):
+    model = make_model()
+    hf.save(model, tmp_path / "a", dtype=jnp.float32)
+    mesh = make_mesh(MeshConfig(data=1, fsdp=2, tensor=4))
+    placed = hf.load(tmp_path / "a", mesh)
+    assert placed.layers["q"][...].addressable_shards[0].data.shape == (2, 8, 4)
+    assert placed.layers["k"][...].addressable_shards[0].data.shape == (2, 8, 8)
+    assert placed.layers["v_bias"][...].sharding.is_fully_replicated
+    tokens = np.random.default_rng(0).integers(0, 48, (4, 6))
+    on_mesh = jax.device_put(tokens, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp"))))
+    forward = nnx.jit(lambda model, tokens, mesh: model.logits(model(tokens, mesh=mesh)), static_argnames="mesh")
+    np.testing.assert_allclose(forward(placed, on_mesh, mesh), forward(model, tokens, None), atol=1e-5)
+    hf.save(placed, tmp_path / "b", dtype=jnp.float32)
+    assert hf.weights_hash(tmp_path / "b") == hf.weights_hash(tmp_path / "a")
+
+
+def test_large_parameters_that_every_device_holds_are_one_warning_with_their_bytes(directory, monkeypatch):
+    lines = []
+    monkeypatch.setattr(mesh_module, "LARGE", 48 * 16 * 4)
+    monkeypatch.setattr(mesh_module.logging, "warning", lambda text, *values: lines.append(text % values))
+    hf.load(directory, make_mesh(MeshConfig(data=1, fsdp=8)))
+    assert lines == []
+    hf.load(directory, make_mesh(MeshConfig(data=8, fsdp=1)))
+    (line,) = lines
+    assert line.startswith("every one of 8 devices holds 12288 bytes of parameters whole: embed 3072, ")
+    hf.load(directory)
+    assert len(lines) == 1
+
+
 def test_a_mesh_that_does_not_divide_the_heads_or_a_parameter_is_one_line_naming_them(directory):
-    assert "tensor=4 does not divide 2 kv heads" in error_of(directory, make_mesh(MeshConfig(data=1, tensor=4)))
+    tensor4 = make_mesh(MeshConfig(data=1, tensor=4))
+    hf.save(make_model(dataclasses.replace(QWEN, num_heads=6, num_kv_heads=2)), directory)
+    assert "q: dimension 'heads' of shape (2, 16, 24) (6 heads) is not divisible by 4 (tensor=4)" in error_of(
+        directory, tensor4
+    )
+    hf.save(make_model(dataclasses.replace(QWEN, num_heads=12, num_kv_heads=6)), directory)
+    assert "k: dimension 'kv_heads' of shape (2, 16, 24) (6 heads) is not divisible by 4" in error_of(
+        directory, tensor4
+    )
     hf.save(make_model(dataclasses.replace(QWEN, vocab_size=47)), directory)
     assert "embed: dimension 'vocab' of shape (47, 16)" in error_of(directory, make_mesh(MeshConfig(tensor=2)))
 

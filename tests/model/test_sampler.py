@@ -205,7 +205,9 @@ def test_the_loop_ends_when_all_rows_have_stopped_and_dummies_never_hold_it_up(s
     # Three prompts in a batch of four.
     states = []
     decode = sampler._decode
-    monkeypatch.setattr(sampler, "_decode", lambda *args: states.append(decode(*args)) or states[-1])
+    monkeypatch.setattr(
+        sampler, "_decode", lambda *args, **options: states.append(decode(*args, **options)) or states[-1]
+    )
     free = run(small, PROMPTS[:3])
     stops = tuple(row.token_ids[2] for row in free)
     rows = run(small, PROMPTS[:3], stop_token_ids=stops)
@@ -253,11 +255,12 @@ def test_nothing_is_compiled_again_for_other_prompts_limits_stop_ids_or_weights(
     assert compiled() == 0
 
 
-def test_a_mesh_gives_the_same_tokens():
+@pytest.mark.parametrize("sizes", [(2, 2, 2), (1, 2, 4)], ids=["kv-heads-split", "kv-heads-replicated"])
+def test_a_mesh_gives_the_same_tokens(sizes):
     from w2sr_jax.core.config import MeshConfig
     from w2sr_jax.core.mesh import make_mesh, sharding
 
-    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    mesh = make_mesh(MeshConfig(data=sizes[0], fsdp=sizes[1], tensor=sizes[2]))
     config = ModelConfig(**BASE | {"tie_embeddings": True, "vocab_size": 64})
     model, sharded = make_model(config), make_model(config)
     for _, param in nnx.to_flat_state(nnx.state(sharded)):

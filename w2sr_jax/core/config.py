@@ -100,6 +100,7 @@ class CheckpointConfig:
 
     every_steps: int = opt(100, "0 saves only at the end", minimum=0)
     keep_last: int = opt(2, "older ones are deleted", minimum=1)
+    keep_best: int = opt(0, "so many more: lowest loss (sft), highest validation (grpo)", minimum=0)
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)

@@ -144,9 +144,9 @@ class StageClock:
     ):
         self.workdir, self.stage, self.save_every_s = Path(workdir), stage, save_every_s
         self._compile = CompileTimer()
-        self._is_writer, self._listens = True, device_kind is None
+        self._listens = device_kind is None
         if device_kind is None:
-            device_kind, device_count, self._is_writer = _jax_devices()
+            device_kind, device_count = _jax_devices()
         self.device_kind, self.device_count = device_kind, device_count
         self._earlier_seconds, self._earlier_compile_seconds, self.attempts = 0.0, 0.0, 1
         self._started = self._saved = time.monotonic()
@@ -218,15 +218,14 @@ class StageClock:
 
     def _save(self) -> None:
         self._saved = time.monotonic()
-        if self._is_writer:
-            elapsed = {"seconds": self.seconds, "compile_seconds": self.compile_seconds, "attempts": self.attempts}
-            write_json(self.workdir / "clock.json", elapsed)
+        elapsed = {"seconds": self.seconds, "compile_seconds": self.compile_seconds, "attempts": self.attempts}
+        write_json(self.workdir / "clock.json", elapsed)
 
 
-def _jax_devices() -> tuple[str, int, bool]:
-    """(kind, count over all processes, whether this process writes)."""
+def _jax_devices() -> tuple[str, int]:
+    """(kind, count over all processes)."""
     import jax
 
     device = jax.devices()[0]
     count = jax.process_count() if device.platform == "cpu" else jax.device_count()
-    return device.device_kind, count, jax.process_index() == 0
+    return device.device_kind, count

@@ -1,4 +1,4 @@
-"""The two ways a run ends on purpose. runtime.py prints either as one line, without a traceback."""
+"""The ways a run ends on purpose. runtime.py prints each as one line, without a traceback."""
 
 
 class W2SRError(Exception):
@@ -7,3 +7,10 @@ class W2SRError(Exception):
 
 class UsageError(W2SRError):
     """The command line or the config is wrong; the message names the key. Exit code 2."""
+
+
+class Preempted(BaseException):
+    """SIGTERM came, and what had to be saved is saved. Exit code 75: the same command resumes.
+
+    No Exception, so that nothing that handles errors takes it for one.
+    """

@@ -11,19 +11,23 @@ from typing import Self
 
 from absl import logging
 
-from w2sr_jax.core.records import iter_rows, write_text
+from w2sr_jax.core import processes
+from w2sr_jax.core.records import RecordError, write_text
 
 
 class MetricWriter:
     """Appends `{"step": s, "time": t, name: value}` lines to metrics.jsonl and the same scalars to TensorBoard.
 
-    Resuming at a step drops the lines from that step on, so that a curve never holds a step twice.
+    Resuming at a step drops the lines from that step on, so that a curve never holds a step twice. Of several processes
+    only the first one writes.
     """
 
     def __init__(self, workdir: str | Path, resume_step: int = 0):
+        self.path, self._writes = Path(workdir) / "metrics.jsonl", processes.is_writer()
+        if not self._writes:
+            return
         from tensorboardX import SummaryWriter
 
-        self.path = Path(workdir) / "metrics.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_metrics(workdir) if row["step"] < resume_step]
         write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
@@ -32,6 +36,8 @@ class MetricWriter:
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Writes one row; `step` counts from 0."""
+        if not self._writes:
+            return
         row = {name: float(value) for name, value in values.items()}
         # NaN is no JSON; null keeps the file readable by everything.
         safe = {name: value if math.isfinite(value) else None for name, value in row.items()}
@@ -41,8 +47,9 @@ class MetricWriter:
             self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self._file.close()
-        self._board.close()
+        if self._writes:
+            self._file.close()
+            self._board.close()
 
     def __enter__(self) -> Self:
         return self
@@ -57,9 +64,13 @@ def read_metrics(workdir: str | Path) -> list[dict[str, float]]:
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8")
-    if not text.endswith("\n"):
-        write_text(path, text[: text.rfind("\n") + 1])
-    return [row for _, row in iter_rows(path)]
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        write_text(path, whole)
+    try:
+        return [json.loads(line) for line in whole.splitlines() if line.strip()]
+    except ValueError as error:
+        raise RecordError(f"{path}: not JSON: {error}") from None
 
 
 class Progress:
@@ -67,7 +78,7 @@ class Progress:
 
     def __init__(self, total: int, what: str, unit: str = "step", every_s: float = 15.0):
         self.total, self.what, self.unit, self.every_s = total, what, unit, every_s
-        self._live = sys.stderr.isatty()
+        self._live = sys.stderr.isatty() and processes.is_writer()
         self._start = self._last = time.monotonic()
         self._begun_at: int | None = None
         self._text = ""

@@ -2,7 +2,8 @@
 
 Two writers, chosen so that a kill at any moment loses at most the work in flight: `write_jsonl` and
 `write_json` replace a file atomically (write, fsync, rename); `JsonlAppender` only ever appends, and drops
-a half-written last line when it opens a file again.
+a half-written last line when it opens a file again. Of several processes only the first one writes: what they all hold
+is written once, and the others' calls do nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TextIO
 
+from w2sr_jax.core import processes
 from w2sr_jax.core.errors import W2SRError
 
 FinishReason = Literal["stop", "length", "failed"]  # failed: the engine died of the request; the response is empty
@@ -232,6 +234,8 @@ def read_json(path: str | Path) -> Any:
 
 def write_text(path: str | Path, text: str) -> None:
     """Replaces a text file atomically: write beside it, fsync, rename."""
+    if not processes.is_writer():
+        return
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -264,16 +268,20 @@ class JsonlAppender[R: Record]:
 
     def __init__(self, path: str | Path, kind: type[R]):
         self.path = Path(path)
+        self._file: TextIO | None = None  # only the first process has one
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            if self.path.exists():
+            if self.path.exists() and processes.is_writer():
                 _drop_partial_last_line(self.path)
             self.existing: list[R] = read_jsonl(self.path, kind) if self.path.exists() else []
-            self._file: TextIO = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
+            if processes.is_writer():
+                self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
         except OSError as error:
             raise W2SRError(f"{self.path}: cannot be written: {error.strerror}") from error
 
     def append(self, *records: R) -> None:
+        if self._file is None:
+            return
         try:
             self._file.write("".join(_line(r) for r in records))
             self._file.flush()
@@ -284,6 +292,8 @@ class JsonlAppender[R: Record]:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        if self._file is None:
+            return
         try:
             with self._file:
                 self._file.flush()

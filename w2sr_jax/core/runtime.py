@@ -1,4 +1,4 @@
-"""From a command line to a stage's `main(config, workdir)`: flags, logging, the workdir and one-line errors.
+"""From a command line to a stage's `main(config, workdir)`: flags, processes, the workdir and one-line errors.
 
 The only module that defines absl flags, since a flag defined twice raises.
 """
@@ -13,6 +13,7 @@ import logging as std_logging
 import os
 import shutil
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,17 +21,35 @@ from typing import Any
 from absl import flags, logging
 
 from w2sr_jax.core import config as configs
-from w2sr_jax.core.errors import UsageError, W2SRError
+from w2sr_jax.core import preemption, processes
+from w2sr_jax.core.errors import Preempted, UsageError, W2SRError
 from w2sr_jax.core.records import read_json, write_json
 from w2sr_jax.core.stage_config import ExperimentConfig
 
 Main = Callable[[Any, str], Any]
 
-EXIT_FAILED, EXIT_USAGE = 1, 2
+EXIT_FAILED, EXIT_USAGE, EXIT_PREEMPTED, EXIT_INTERRUPTED = 1, 2, 75, 130  # 75 is EX_TEMPFAIL: start it again
+
+# Stages that compute nothing on the mesh: of several processes, the first one does them and the others wait.
+ONE_PROCESS = ("filter", "report")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CommandLine:
+    """What a command line says, beside the stage."""
+
+    config: Any
+    workdir: Path
+    distributed: bool
+    coordinates: processes.Coordinates | None  # None: to be detected
+    init_timeout_s: float
 
 
 def launch(stage: str, main: Main, config_type: type, argv: list[str] | None = None) -> int:
-    """Runs one stage from a command line and returns its exit code: 0, 1 (failed) or 2 (usage).
+    """Runs one stage from a command line and returns its exit code.
+
+    0, 1 (failed), 2 (usage), 75 (SIGTERM: the same command resumes) or 130 (Ctrl-C). Where several processes run, an
+    error ends all of them with the same code, and does not return.
 
     Args:
         stage: name shown in messages.
@@ -46,38 +65,69 @@ def launch(stage: str, main: Main, config_type: type, argv: list[str] | None = N
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain reads absl's global flags, of which we define none
     try:
-        config, workdir = parse(argv, config_type)
-        result = run(main, config, workdir)
+        line = parse(argv, config_type)
+        if line.distributed:
+            processes.start(line.coordinates, line.init_timeout_s)
+            if not processes.is_writer():
+                logging.set_verbosity(min(logging.get_verbosity(), logging.WARNING))  # progress is told once
+        with preemption.on_sigterm():
+            result = run(main, line.config, line.workdir)
+        processes.leave()
         return result if isinstance(result, int) else 0
     except UsageError as error:
-        print(f"w2sr {stage}: {_one_line(error)}", file=sys.stderr)
-        return EXIT_USAGE
+        code, reason = EXIT_USAGE, _one_line(error)
     except W2SRError as error:
-        print(f"w2sr {stage}: {_one_line(error)}", file=sys.stderr)
-        return EXIT_FAILED
+        code, reason = EXIT_FAILED, _one_line(error)
     except OSError as error:  # a full disk or a missing permission, wherever it strikes
-        print(f"w2sr {stage}: {_one_line(error)}", file=sys.stderr)
-        return EXIT_FAILED
+        code, reason = EXIT_FAILED, _one_line(error)
+    except Preempted:
+        code, reason = EXIT_PREEMPTED, "stopped by SIGTERM; the same command resumes"
     except KeyboardInterrupt:
-        print(f"w2sr {stage}: interrupted; the same command resumes", file=sys.stderr)
-        return 130
+        code, reason = EXIT_INTERRUPTED, "interrupted; the same command resumes"
+    except Exception as error:
+        if processes.count() == 1:
+            raise
+        where = (
+            "JAX failed, perhaps since another process did" if "Jax" in type(error).__name__ else type(error).__name__
+        )
+        code, reason = EXIT_FAILED, f"{where}: {_one_line(error)[:300]} (W2SR_DEBUG=1 shows the place)"
+        if os.environ.get("W2SR_DEBUG"):
+            traceback.print_exc()
+    return processes.end(code, f"w2sr {stage}: {reason}")
 
 
 def run(main: Main, config: Any, workdir: str | Path) -> Any:
     """Validates, claims the workdir (see `claim`) and calls `main(config, workdir)`."""
     configs.validate(config)
     with claim(workdir, config):
-        return main(config, str(workdir))
+        if processes.is_writer() or main.__module__.rpartition(".")[2] not in ONE_PROCESS:
+            result = main(config, str(workdir))
+        else:
+            result = None
+        processes.barrier(f"the end of {Path(workdir).name}", processes.FOREVER_S)
+        return result
 
 
 @contextlib.contextmanager
 def claim(workdir: str | Path, config: Any) -> Iterator[None]:
-    """Holds a workdir for one process and one config.
+    """Holds a workdir for one run and one config.
 
     The resolved config is written to workdir/config.json; a workdir of another config is refused with the keys that
-    differ, and one in use by another process is refused too.
+    differ, and one in use by another run is refused too. Of several processes the first one does this, and the
+    others make sure that they see the same config and the same workdir.
     """
     workdir = Path(workdir)
+    processes.agree("config", configs.flatten(configs.to_dict(config)) | {"--workdir": str(workdir)})
+    with _hold(workdir, config) if processes.is_writer() else contextlib.nullcontext():
+        processes.barrier(f"the claim of {workdir.name}")
+        if not (workdir / "config.json").exists():
+            here = processes.who(processes.index())
+            raise W2SRError(f"{workdir}: is not shared by all hosts: {here} does not see its config.json")
+        yield
+
+
+@contextlib.contextmanager
+def _hold(workdir: Path, config: Any) -> Iterator[None]:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / ".lock").open("w")
@@ -110,8 +160,8 @@ def _tidy(workdir: Path) -> None:
         shutil.rmtree(old) if replaced.exists() else old.rename(replaced)
 
 
-def parse(argv: list[str], config_type: type) -> tuple[Any, Path]:
-    """The config and the workdir of a command line.
+def parse(argv: list[str], config_type: type) -> CommandLine:
+    """Reads a command line.
 
     Raises:
         UsageError: one line that names the flag, the key, the file or the type.
@@ -128,7 +178,11 @@ def parse(argv: list[str], config_type: type) -> tuple[Any, Path]:
     _check_keys(argv, config)
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "where everything is written", flag_values=values)
-    flags.DEFINE_bool("distributed", False, "many processes: start jax.distributed", flag_values=values)
+    flags.DEFINE_bool("distributed", False, "one of many processes", flag_values=values)
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0", flag_values=values)
+    flags.DEFINE_integer("num_processes", None, "how many there are", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("process_id", None, "which one this is", lower_bound=0, flag_values=values)
+    flags.DEFINE_float("init_timeout_s", 300.0, "wait for the others", lower_bound=1.0, flag_values=values)
     flags.DEFINE_integer("verbosity", 0, "-1 warnings only, 0 info, 1 debug", flag_values=values)
     try:
         config_flags.DEFINE_config_dataclass("config", config, flag_values=values, sys_argv=["w2sr", *argv])
@@ -140,11 +194,20 @@ def parse(argv: list[str], config_type: type) -> tuple[Any, Path]:
     if values.workdir is None:
         raise UsageError("--workdir=DIR is required")
     logging.set_verbosity(values.verbosity)
-    if values.distributed:
-        import jax
-
-        jax.distributed.initialize()
-    return values.config, Path(values.workdir).expanduser().resolve()
+    given = {"coordinator": values.coordinator, "num_processes": values.num_processes, "process_id": values.process_id}
+    if absent := [name for name, value in given.items() if value is None]:
+        if len(absent) < len(given):
+            raise UsageError(f"--{absent[0]}: missing; --coordinator, --num_processes and --process_id go together")
+        coordinates = None
+    else:
+        coordinates = processes.Coordinates(values.coordinator, values.num_processes, values.process_id)
+    return CommandLine(
+        config=values.config,
+        workdir=Path(values.workdir).expanduser().resolve(),
+        distributed=values.distributed or coordinates is not None,
+        coordinates=coordinates,
+        init_timeout_s=values.init_timeout_s,
+    )
 
 
 def load_config_file(picked: str) -> Any:
@@ -200,7 +263,11 @@ def help_text(stage: str, main: Main, config_type: type) -> str:
         "  --workdir=DIR".ljust(50) + " where everything is written; the same command resumes there",
         "  --config=FILE.py[:VARIANT]".ljust(50) + " a config file; without it the defaults below",
         "  --verbosity=0".ljust(50) + " -1 warnings only, 0 info, 1 debug",
-        "  --distributed".ljust(50) + " many processes: start jax.distributed",
+        "  --distributed".ljust(50) + " one of many processes, as Cloud TPU, GKE, Slurm or MPI announce them",
+        "  --coordinator=HOST:PORT".ljust(50) + " one of many: where process 0 listens (with the next two)",
+        "  --num_processes=N".ljust(50) + " how many processes there are",
+        "  --process_id=I".ljust(50) + " which one this is, from 0",
+        "  --init_timeout_s=300".ljust(50) + " how long to wait for the other processes",
         *configs.describe(config_type()),
     ])  # fmt: skip
 

@@ -9,7 +9,7 @@ next one: every row is used exactly once per epoch, and all batches have one sha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,11 +30,14 @@ def make_pipeline(
     process_index: int = 0,
     process_count: int = 1,
     *,
+    rows: Sequence[int] | None = None,
     model_dir: str | Path | None = None,
 ) -> Pipeline:
     """Reads, encodes and packs the traces of `config`; the same on every process, whatever their number.
 
     Args:
+        process_index, process_count: this process gets that one of equal, consecutive shares of each batch.
+        rows: of each batch, for this process, where that is not its share; as `core.mesh.local_rows` tells.
         model_dir: the student's directory, for its EOS (default: the tokenizer's).
 
     Raises:
@@ -45,8 +48,11 @@ def make_pipeline(
         raise UsageError(
             f"config.data.batch_size: {config.batch_size} rows cannot be split over {process_count} processes"
         )
+    if rows is None:
+        share = config.batch_size // process_count
+        rows = range(process_index * share, (process_index + 1) * share)
     examples, counts = load_examples(config, tokenizer, model_dir)
-    return Pipeline(config, examples, counts, process_index, process_count, pad_id=tokenizer.pad_token_id or 0)
+    return Pipeline(config, examples, counts, rows, pad_id=tokenizer.pad_token_id or 0)
 
 
 class Pipeline(Iterator[Batch]):
@@ -56,6 +62,7 @@ class Pipeline(Iterator[Batch]):
         num_examples: examples kept, in `num_rows` packed rows with `num_tokens` tokens, `num_targets` of them learnt.
         dropped: counts of examples left out or cut, by reason; see `load_examples`.
         steps_per_epoch: batches that use every row at least once.
+        batch_tokens: of the last batch taken, padding excluded, over all processes.
     """
 
     def __init__(
@@ -63,19 +70,18 @@ class Pipeline(Iterator[Batch]):
         config: DataConfig,
         examples: list[Example],
         dropped: dict[str, int],
-        process_index: int,
-        process_count: int,
+        mine: Sequence[int],
         pad_id: int = 0,
     ):
         import grain  # seconds, which `w2sr sft --help` need not wait for
 
         lengths = [len(e.tokens) for e in examples]
         rows = first_fit(lengths, config.max_length) if config.packing else [[i] for i in range(len(examples))]
-        share = config.batch_size // process_count
-        mine = slice(process_index * share, (process_index + 1) * share)
+        row_tokens = np.array([sum(lengths[i] for i in row) for row in rows])
 
-        def lay_out(batch: np.ndarray) -> Batch:
-            return pack_rows(examples, [rows[i] for i in batch[mine]], config.max_length, pad_id)
+        def lay_out(batch: np.ndarray) -> tuple[Batch, int]:
+            mine_now = [rows[batch[place]] for place in mine]
+            return pack_rows(examples, mine_now, config.max_length, pad_id), int(row_tokens[batch].sum())
 
         batches = (
             grain.MapDataset.range(len(rows))
@@ -92,13 +98,15 @@ class Pipeline(Iterator[Batch]):
         self.num_tokens = sum(lengths)
         self.num_targets = sum(len(e.tokens) - max(e.prompt_length, 1) for e in examples)
         self.dropped = dropped
+        self.batch_tokens = 0
         self.steps_per_epoch = -(-len(rows) // config.batch_size)
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Batch:
-        return next(self._batches)
+        batch, self.batch_tokens = next(self._batches)
+        return batch
 
     def get_state(self) -> dict[str, Any]:
         """Where the iterator stands, as JSON values."""

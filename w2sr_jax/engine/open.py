@@ -10,6 +10,7 @@ from pathlib import Path
 
 from absl import logging
 
+from w2sr_jax.core import processes
 from w2sr_jax.core.config import DecodeConfig, MeshConfig, SamplingConfig
 from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.metrics import Progress
@@ -28,6 +29,8 @@ def open_engine(kind: str, directory: str | Path, decode: DecodeConfig, mesh: Me
         UsageError: vLLM is not installed, or mesh.tensor is left open for it.
     """
     if kind == "vllm":
+        if processes.count() > 1:
+            raise UsageError("config.engine: vllm is started by one process; use jax where several run")
         from w2sr_jax.engine.vllm_engine import VllmEngine
 
         if mesh.tensor < 1:
@@ -101,10 +104,10 @@ def write_traces(
     logging.info("stops at %s: %s", list(stop_ids), why)
     sampling = sampling_for(config, stop_ids)
     prefix_tokens = len(tokenizer.encode(response_prefix, add_special_tokens=False)) if response_prefix else 0
-    with (
-        contextlib.closing(open_engine(kind, directory, decode, mesh)) as engine,
-        JsonlAppender(path, Trace) as appender,
-    ):
+    with contextlib.ExitStack() as stack:
+        engine = stack.enter_context(contextlib.closing(open_engine(kind, directory, decode, mesh)))
+        with processes.writer_first(path.name):  # all must know the same answers, and the first one mends the file
+            appender = stack.enter_context(JsonlAppender(path, Trace))
         provenance: dict[str, object] = {
             "stop_token_ids": list(stop_ids),
             "stop_reason": why,

@@ -1,11 +1,13 @@
 """Training state on disk: Orbax, asynchronous and atomic, with a JSON part for everything that is no array.
 
 A step's directory appears under its final name only when it is complete, so that a kill leaves the steps before it.
-Leaves are stored under plain names (params.layers.q), which depend on no class of ours or of optax.
+Leaves are stored under plain names (params.layers.q), which depend on no class of ours or of optax. Each process writes
+and reads its own slices, and a step can be restored onto any mesh and any number of processes.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +16,9 @@ from typing import Any, Self
 import jax
 from absl import logging
 
-from w2sr_jax.core.errors import W2SRError
+from w2sr_jax.core import processes
+from w2sr_jax.core.config import CheckpointConfig
+from w2sr_jax.core.errors import Preempted, W2SRError
 from w2sr_jax.learn.state import leaf_name
 
 NAMED = 3  # differing parameters that an error names before it only counts
@@ -24,28 +28,35 @@ class Checkpointer:
     """Saves and restores (step, state, extra) under one directory.
 
     Args:
-        directory: made when absent; one subdirectory a step.
-        keep_last: older steps are deleted once a newer one is complete.
+        directory: made when absent; one subdirectory a step. All processes see the same one.
+        config: how many steps are kept: the last ones, and those with the highest scores.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], keep_last: int = 2):
+    def __init__(self, directory: str | os.PathLike[str], config: CheckpointConfig):
         import orbax.checkpoint as ocp  # seconds to import: only a stage that trains pays for it
 
-        self._ocp = ocp
+        self._ocp, policies = ocp, ocp.checkpoint_managers
         self._directory = Path(directory).resolve()
         self._directory.mkdir(parents=True, exist_ok=True)
+        best = policies.BestN(
+            n=config.keep_best, get_metric_fn=lambda found: found["score"], keep_checkpoints_without_metrics=False
+        )
+        keep = [policies.LatestN(config.keep_last), *([best] if config.keep_best else [])]
         self._options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep_last, enable_async_checkpointing=True, cleanup_tmp_directories=True
+            preservation_policy=policies.AnyPreservationPolicy(keep),
+            enable_async_checkpointing=True,
+            cleanup_tmp_directories=True,
         )
         self._manager = ocp.CheckpointManager(self._directory, options=self._options)
 
-    def save(self, step: int, state: Any, extra: dict[str, Any]) -> None:
+    def save(self, step: int, state: Any, extra: dict[str, Any], score: float | None = None) -> None:
         """Copies the state off the devices and writes it behind the caller's back; the state may be donated at once.
 
         Args:
             step: updates done; saving a step that is there already does nothing.
             state: any pytree of arrays.
             extra: JSON values: data-iterator state, seeds, best validation so far.
+            score: for keep_best; the higher the better.
         """
         if step in self._manager.all_steps():
             return
@@ -57,6 +68,7 @@ class Checkpointer:
             args=args.Composite(
                 state=args.StandardSave(leaves), extra=args.JsonSave({"extra": extra, "shapes": shapes})
             ),
+            metrics=None if score is None or not math.isfinite(score) else {"score": score},
         )
 
     def restore_latest(self, abstract_state: Any) -> tuple[int, Any, dict[str, Any]] | None:
@@ -72,20 +84,21 @@ class Checkpointer:
                 none is readable: that may be want of memory as well, so nothing is moved and training does not restart.
         """
         unreadable: list[int] = []
-        for step in sorted(self._manager.all_steps(), reverse=True):
-            try:
-                found = self._read(step, abstract_state)
-            except W2SRError:
-                raise
-            except Exception as error:  # whatever Orbax or TensorStore raise on bytes that they cannot read
-                reason = f"{type(error).__name__}: {str(error).strip().split(chr(10), 1)[0][:200]}"
-                logging.warning("checkpoint %s cannot be read (%s)", self._directory / str(step), reason)
-                unreadable.append(step)
-                continue
-            for bad in unreadable:
-                logging.warning("falling back from checkpoint %d to %d", bad, step)
-                self._set_aside(bad)
-            return found
+        reason = ""
+        for step in processes.gather("checkpoints", sorted(self._manager.all_steps(), reverse=True))[0]:
+            found, mine = self._try(step, abstract_state)
+            # A step counts as readable if every process has read its part.
+            failed = next((told for told in processes.gather(f"checkpoint {step}", mine) if told), None)
+            if failed is None:
+                for bad in unreadable:
+                    logging.warning("falling back from checkpoint %d to %d", bad, step)
+                    self._set_aside(bad)
+                return found
+            kind, reason = failed
+            if kind == "refused":
+                raise W2SRError(reason)
+            logging.warning("checkpoint %s cannot be read (%s)", self._directory / str(step), reason)
+            unreadable.append(step)
         if unreadable:
             raise W2SRError(
                 f"{self._directory / str(unreadable[0])}: cannot be read, and there is no older checkpoint "
@@ -107,27 +120,40 @@ class Checkpointer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        # After an error the other processes may be gone, and a save that is under way would wait for them.
+        if kind is None or kind is Preempted or processes.count() == 1:
+            self.close()
+
+    def _try(self, step: int, abstract_state: Any) -> tuple[Any, tuple[str, str] | None]:
+        """(what was read, None), or (None, (kind of failure, reason))."""
+        try:
+            return self._read(step, abstract_state), None
+        except W2SRError as error:
+            return None, ("refused", str(error))
+        except Exception as error:  # whatever Orbax or TensorStore raise on bytes that they cannot read
+            return None, ("unreadable", f"{type(error).__name__}: {str(error).strip().split(chr(10), 1)[0][:200]}")
 
     def _read(self, step: int, abstract_state: Any) -> tuple[int, Any, dict[str, Any]]:
-        args, wanted = self._ocp.args, _by_name(abstract_state)
-        found = self._manager.restore(step, args=args.Composite(extra=args.JsonRestore())).extra
+        # By the handlers: the manager would wait for the other processes, of which one may have failed.
+        args, wanted, place = self._ocp.args, _by_name(abstract_state), self._directory / str(step)
+        found = self._ocp.JsonCheckpointHandler().restore(place / "extra", args=args.JsonRestore())
         if different := _differences(found["shapes"], wanted):
             named = "; ".join(different[:NAMED])
             more = f" and {len(different) - NAMED} more" if len(different) > NAMED else ""
-            raise W2SRError(f"{self._directory / str(step)}: checkpoint of another model or optimizer: {named}{more}")
-        leaves = self._manager.restore(step, args=args.Composite(state=args.StandardRestore(wanted))).state
+            raise W2SRError(f"{place}: checkpoint of another model or optimizer: {named}{more}")
+        leaves = self._ocp.StandardCheckpointHandler().restore(place / "state", args=args.StandardRestore(wanted))
         state = jax.tree.unflatten(jax.tree.structure(abstract_state), [leaves[name] for name in wanted])
         return step, state, found["extra"]
 
     def _set_aside(self, step: int) -> None:
         """Out of Orbax's sight, so that training can save this step again; kept for whoever wants to look into it."""
-        if jax.process_index() == 0:
+        if processes.is_writer():
             place = self._directory / str(step)
             aside = place.with_name(f"{step}.unreadable")
             while aside.exists():
                 aside = aside.with_name(aside.name + "+")
             place.rename(aside)
+        processes.barrier(f"checkpoint {step} aside")
         self._manager.reload()
 
 

@@ -72,13 +72,19 @@ def leaf_name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")
 
 
-def shard_batch(batch: Any, mesh: Mesh) -> Any:
-    """This process's rows of a global batch (numpy) as global arrays, split over data and fsdp.
+def shard_batch(batch: Any, mesh: Mesh, rows: int | None = None) -> Any:
+    """A global batch as global arrays, split over data and fsdp.
+
+    Args:
+        batch: numpy arrays: all rows, the same on every process; or with `rows` those of `mesh.local_rows`.
+        rows: of the global batch.
 
     Raises:
         UsageError: the rows cannot be split evenly.
     """
-    rows, ways = len(jax.tree.leaves(batch)[0]) * jax.process_count(), mesh_lib.batch_ways(mesh)
-    if rows % ways:
-        raise UsageError(f"batch of {rows} rows does not split over data x fsdp = {ways} device groups")
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(mesh_lib.batch_sharding(mesh), x), batch)
+    rows = len(jax.tree.leaves(batch)[0]) if rows is None else rows
+    if rows % mesh_lib.batch_ways(mesh):
+        raise UsageError(
+            f"batch of {rows} rows does not split over data x fsdp = {mesh_lib.batch_ways(mesh)} device groups"
+        )
+    return jax.tree.map(lambda x: mesh_lib.place_rows(x, mesh, rows), batch)

@@ -121,7 +121,7 @@ def make_logprob_fn(
 def _sft_step(graphdef: Any, optimizer: Any, chunk: int, grad_accum: int, mesh: Mesh | None) -> Step:
     def share(params: Any, micro: Any, whole: Any) -> tuple[jax.Array, Metrics]:
         model = nnx.merge(graphdef, params)
-        hidden = model(micro.tokens_BT, micro.positions_BT, micro.segment_ids_BT)
+        hidden = model(micro.tokens_BT, micro.positions_BT, micro.segment_ids_BT, mesh=mesh)
         total, count = losses.nll_sum(hidden, model.head(), micro.targets_BT, micro.loss_mask_BT, chunk, mesh=mesh)
         return total / losses.totals(whole.loss_mask_BT).tokens, {"tokens": count}
 
@@ -173,7 +173,7 @@ def _logprob_fn(graphdef: Any, chunk: int, grad_accum: int, mesh: Mesh | None, t
 def _score(graphdef: Any, params: Any, micro: Any, chunk: int, temperature: float, mesh: Mesh | None) -> Any:
     """(logprobs_BT, entropy_BT) of a batch under the parameters."""
     model = nnx.merge(graphdef, params)
-    hidden = model(micro.tokens_BT, micro.positions_BT, micro.segment_ids_BT)
+    hidden = model(micro.tokens_BT, micro.positions_BT, micro.segment_ids_BT, mesh=mesh)
     return losses.token_logprobs(hidden, model.head(), micro.targets_BT, chunk, temperature, mesh=mesh)
 
 

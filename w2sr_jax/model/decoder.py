@@ -16,8 +16,9 @@ from typing import Any, overload
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 
-from w2sr_jax.core.errors import UsageError
+from w2sr_jax.core.mesh import LogicalAxis, constrain
 from w2sr_jax.model.attention import attention
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.kv_cache import Cache
@@ -33,7 +34,7 @@ class ParamSpec:
     """Shape, logical axis names (core/mesh.py maps them to mesh axes) and initial value of one parameter."""
 
     shape: tuple[int, ...]
-    axes: tuple[str, ...]
+    axes: tuple[LogicalAxis, ...]
     std: float | None  # of a normal; None: the constant
     constant: float = 0.0
 
@@ -47,24 +48,25 @@ def param_specs(config: ModelConfig) -> tuple[dict[str, ParamSpec], dict[str, Pa
     L, D, F, V = config.num_layers, config.hidden_size, config.intermediate_size, config.vocab_size
     N, K = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
     std, residual = 0.02, 0.02 / (2 * L) ** 0.5
+    heads, kv_heads = ("heads", config.num_heads), ("kv_heads", config.num_kv_heads)  # no device holds half a head
     outer = {"embed": ParamSpec((V, D), ("vocab", "embed"), std), "norm": ParamSpec((D,), ("norm",), None, 1.0)}
     if not config.tie_embeddings:
         outer["lm_head"] = ParamSpec((D, V), ("embed", "vocab"), std)
     layer = {
         "input_norm": ParamSpec((L, D), ("layers", "norm"), None, 1.0),
-        "q": ParamSpec((L, D, N), ("layers", "embed", "heads"), std),
-        "k": ParamSpec((L, D, K), ("layers", "embed", "kv_heads"), std),
-        "v": ParamSpec((L, D, K), ("layers", "embed", "kv_heads"), std),
-        "o": ParamSpec((L, N, D), ("layers", "heads", "embed"), residual),
+        "q": ParamSpec((L, D, N), ("layers", "embed", heads), std),
+        "k": ParamSpec((L, D, K), ("layers", "embed", kv_heads), std),
+        "v": ParamSpec((L, D, K), ("layers", "embed", kv_heads), std),
+        "o": ParamSpec((L, N, D), ("layers", heads, "embed"), residual),
         "post_norm": ParamSpec((L, D), ("layers", "norm"), None, 1.0),
         "gate": ParamSpec((L, D, F), ("layers", "embed", "mlp"), std),
         "up": ParamSpec((L, D, F), ("layers", "embed", "mlp"), std),
         "down": ParamSpec((L, F, D), ("layers", "mlp", "embed"), residual),
     }
     if config.attention_bias:
-        layer["q_bias"] = ParamSpec((L, N), ("layers", "heads"), None)
-        layer["k_bias"] = ParamSpec((L, K), ("layers", "kv_heads"), None)
-        layer["v_bias"] = ParamSpec((L, K), ("layers", "kv_heads"), None)
+        layer["q_bias"] = ParamSpec((L, N), ("layers", heads), None)
+        layer["k_bias"] = ParamSpec((L, K), ("layers", kv_heads), None)
+        layer["v_bias"] = ParamSpec((L, K), ("layers", kv_heads), None)
     return outer, layer
 
 
@@ -86,29 +88,39 @@ def linear(x_BTD: jax.Array, weight: jax.Array, bias: jax.Array | None = None) -
     return rows.reshape(*x_BTD.shape[:-1], -1)
 
 
-def qkv(config: ModelConfig, w: Weights, x_BTD: jax.Array, tables: Tables) -> tuple[jax.Array, jax.Array, jax.Array]:
+def qkv(
+    config: ModelConfig, w: Weights, x_BTD: jax.Array, tables: Tables, mesh: Mesh | None = None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Rotated queries [B, T, N, H], rotated keys and values [B, T, K, H] of normalised activations."""
 
-    def project(name: str) -> jax.Array:
+    def project(name: str, heads: str) -> jax.Array:
         y = linear(x_BTD, w[name], w[f"{name}_bias"] if config.attention_bias else None)
-        return y.reshape(*x_BTD.shape[:2], -1, config.head_dim)
+        y = y.reshape(*x_BTD.shape[:2], -1, config.head_dim)
+        return constrain(y, ("batch", "length", heads, None), mesh)
 
-    return rotate(project("q"), tables), rotate(project("k"), tables), project("v")
+    q, k, v = project("q", "act_heads"), project("k", "act_kv_heads"), project("v", "act_kv_heads")
+    return rotate(q, tables), rotate(k, tables), v
 
 
-def mlp(w: Weights, x_BTD: jax.Array) -> jax.Array:
+def mlp(w: Weights, x_BTD: jax.Array, mesh: Mesh | None = None) -> jax.Array:
     """SwiGLU: down(silu(gate(x)) * up(x))."""
-    return linear(jax.nn.silu(linear(x_BTD, w["gate"])) * linear(x_BTD, w["up"]), w["down"])
+    h_BTF = jax.nn.silu(linear(x_BTD, w["gate"])) * linear(x_BTD, w["up"])
+    return linear(constrain(h_BTF, ("batch", "length", "act_mlp"), mesh), w["down"])
 
 
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
-def block(config: ModelConfig, w: Weights, x_BTD: jax.Array, tables: Tables, attend: Attend) -> jax.Array:
+def block(
+    config: ModelConfig, w: Weights, x_BTD: jax.Array, tables: Tables, attend: Attend, mesh: Mesh | None = None
+) -> jax.Array:
     """One pre-norm layer; `attend(q, k, v)` is what differs between training and cached decoding."""
-    q, k, v = qkv(config, w, rms_norm(x_BTD, w["input_norm"], config.rms_norm_eps), tables)
+    q, k, v = qkv(config, w, rms_norm(x_BTD, w["input_norm"], config.rms_norm_eps), tables, mesh)
     x_BTD = x_BTD + linear(attend(q, k, v).reshape(*x_BTD.shape[:2], -1), w["o"])
-    return x_BTD + mlp(w, rms_norm(x_BTD, w["post_norm"], config.rms_norm_eps))
+    # Without this XLA may leave the residual stream split along D, and gather it in every layer.
+    x_BTD = constrain(x_BTD, ("batch", "length", "act_embed"), mesh)
+    x_BTD = x_BTD + mlp(w, rms_norm(x_BTD, w["post_norm"], config.rms_norm_eps), mesh)
+    return constrain(x_BTD, ("batch", "length", "act_embed"), mesh)
 
 
 class Decoder(nnx.Module):
@@ -151,7 +163,12 @@ class Decoder(nnx.Module):
 
     @overload
     def __call__(
-        self, tokens_BT: jax.Array, positions_BT: jax.Array | None = None, segment_ids_BT: jax.Array | None = None
+        self,
+        tokens_BT: jax.Array,
+        positions_BT: jax.Array | None = None,
+        segment_ids_BT: jax.Array | None = None,
+        *,
+        mesh: Mesh | None = None,
     ) -> jax.Array: ...
 
     @overload
@@ -163,6 +180,7 @@ class Decoder(nnx.Module):
         *,
         cache: Cache,
         cache_index: jax.Array | int,
+        mesh: Mesh | None = None,
     ) -> tuple[jax.Array, Cache]: ...
 
     def __call__(
@@ -172,6 +190,7 @@ class Decoder(nnx.Module):
         segment_ids_BT: jax.Array | None = None,
         cache: Cache | None = None,
         cache_index: jax.Array | int | None = None,
+        mesh: Mesh | None = None,
     ) -> jax.Array | tuple[jax.Array, Cache]:
         """Hidden states after the last norm.
 
@@ -182,6 +201,7 @@ class Decoder(nnx.Module):
                 With a cache only padding or not is looked at.
             cache: past keys and values; the new ones go to slots cache_index .. cache_index+T-1 of every row.
             cache_index: scalar. A Python int lets attention stop at the last slot written.
+            mesh: keeps activations where core/mesh.py says; B must split over its data axes.
 
         Returns:
             hidden_BTD, with a cache (hidden_BTD, new cache).
@@ -190,13 +210,14 @@ class Decoder(nnx.Module):
             start = 0 if cache_index is None else cache_index
             positions_BT = jnp.broadcast_to(start + jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
         x_BTD = self.embed[...].at[tokens_BT].get(mode="clip").astype(self.dtype)
+        x_BTD = constrain(x_BTD, ("batch", "length", "act_embed"), mesh)
         tables = rope_tables(self.config, positions_BT)
         if cache is None:
             attend = functools.partial(attention, segment_ids_BT=segment_ids_BT)
-            x_BTD = self._run(lambda x, w: block(self.config, w, x, tables, attend), x_BTD)
+            x_BTD = self._run(lambda x, w: block(self.config, w, x, tables, attend, mesh), x_BTD)
             return rms_norm(x_BTD, self.norm[...], self.config.rms_norm_eps)
         assert cache_index is not None
-        x_BTD, cache = self._run_cached(x_BTD, tables, positions_BT, segment_ids_BT, cache, cache_index)
+        x_BTD, cache = self._run_cached(x_BTD, tables, positions_BT, segment_ids_BT, cache, cache_index, mesh)
         return rms_norm(x_BTD, self.norm[...], self.config.rms_norm_eps), cache
 
     def _run(self, body: Callable[[Any, Weights], Any], carry: Any) -> Any:
@@ -215,6 +236,7 @@ class Decoder(nnx.Module):
         segment_ids_BT: jax.Array | None,
         cache: Cache,
         cache_index: jax.Array | int,
+        mesh: Mesh | None,
     ) -> tuple[jax.Array, Cache]:
         written_BT = positions_BT if segment_ids_BT is None else jnp.where(segment_ids_BT == 0, -1, positions_BT)
         positions_BS = jax.lax.dynamic_update_slice(
@@ -238,7 +260,7 @@ class Decoder(nnx.Module):
                     q, keys, values, query_positions_BT=positions_BT, key_positions_BS=positions_BS[:, :last]
                 )
 
-            x = block(self.config, w, x, tables, attend)
+            x = block(self.config, w, x, tables, attend, mesh)
             return x, k_all, v_all, layer + 1
 
         x_BTD, k, v, _ = self._run(body, (x_BTD, cache.k_LBSKH, cache.v_LBSKH, jnp.int32(0)))
@@ -257,18 +279,6 @@ class Decoder(nnx.Module):
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Float32 logits [..., V] of hidden states [..., D]."""
         return jnp.matmul(hidden, self.head().astype(hidden.dtype), preferred_element_type=jnp.float32)
-
-
-def check_mesh(config: ModelConfig, mesh: jax.sharding.Mesh) -> None:
-    """Refuses a mesh that would cut through a head.
-
-    Raises:
-        UsageError: the tensor axis divides the query heads or the kv heads unevenly.
-    """
-    tensor = mesh.shape["tensor"]
-    for heads, what in ((config.num_heads, "query heads"), (config.num_kv_heads, "kv heads")):
-        if heads % tensor:
-            raise UsageError(f"config.mesh: tensor={tensor} does not divide {heads} {what}; use a divisor of both")
 
 
 def abstract_params(config: ModelConfig, param_dtype: Any = jnp.float32) -> nnx.State:

@@ -1,16 +1,18 @@
 """Hugging Face model directories to decoders and back, through one key table read in both directions.
 
 Loading streams: a stacked parameter is filled layer by layer from slices of the files, and with a mesh every process
-reads only the slices that its devices hold, so that host memory stays near one parameter.
+reads only the slices that its devices hold, so that host memory stays near one parameter. Saving goes tensor by tensor,
+and each process writes some of the files: no host holds the model.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from w2sr_jax.core import processes
 from w2sr_jax.core.errors import W2SRError
-from w2sr_jax.core.mesh import sharding
+from w2sr_jax.core.mesh import replicated, sharding, warn_of_replicas
 from w2sr_jax.core.records import sha256_file, write_json
 from w2sr_jax.model.config import CheckpointError, ModelConfig
-from w2sr_jax.model.decoder import Decoder, ParamSpec, Remat, check_mesh, param_specs
+from w2sr_jax.model.decoder import Decoder, ParamSpec, Remat, param_specs
 from w2sr_jax.model.hf_keys import KEYS, Tensor, open_checked, tensor_table
 from w2sr_jax.model.tensors import Index, TensorFiles, read_object, weight_files, write_tensors
 
@@ -97,12 +100,11 @@ def load(
 
     Raises:
         CheckpointError: one line that names every missing, extra and misshaped tensor.
+        W2SRError: a dimension that the mesh does not divide, by the parameter's name.
     """
     path = resolve(directory)
     config = load_config(path)
     files = open_checked(path, config)
-    if mesh is not None:
-        check_mesh(config, mesh)
     compute = dtype if compute_dtype is None else compute_dtype
     model = nnx.eval_shape(
         lambda: Decoder(
@@ -110,13 +112,18 @@ def load(
         )
     )
     outer, layers = param_specs(config)
-    for name, spec in (outer | layers).items():
-        model.param(name).set_value(_fill(files, name, spec, name in layers, dtype, mesh))
+    specs = outer | layers
+    where = {name: None if mesh is None else sharding(s.axes, s.shape, mesh, name) for name, s in specs.items()}
+    placed = {name: _fill(files, name, spec, name in layers, dtype, where[name]) for name, spec in specs.items()}
+    for name, value in placed.items():
+        model.param(name).set_value(value)
+    if mesh is not None:
+        warn_of_replicas(placed, mesh)
     return model
 
 
 def _fill(
-    files: TensorFiles, param: str, spec: ParamSpec, stacked: bool, dtype: Any, mesh: jax.sharding.Mesh | None
+    files: TensorFiles, param: str, spec: ParamSpec, stacked: bool, dtype: Any, where: jax.sharding.Sharding | None
 ) -> jax.Array:
     """One parameter, read slice by slice into preallocated host memory and put on its devices."""
     pattern, transposed = KEYS[param]
@@ -136,9 +143,9 @@ def _fill(
             done[bounds] = host
         return done[bounds]
 
-    if mesh is None:
+    if where is None:
         return jnp.asarray(part(None))
-    return jax.make_array_from_callback(spec.shape, sharding(spec.axes, spec.shape, mesh, param), part)
+    return jax.make_array_from_callback(spec.shape, where, part)
 
 
 @jax.jit
@@ -146,18 +153,25 @@ def _layer(stacked: jax.Array, layer: int) -> jax.Array:
     return jax.lax.dynamic_index_in_dim(stacked, layer, keepdims=False)
 
 
-def _exported(model: Decoder, table: list[Tensor], dtype: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """Every tensor of the table on this host; all processes must walk through it together."""
-    for tensor in table:
-        value = model.param(tensor.param)[...]
-        value = value if tensor.layer is None else _layer(value, tensor.layer)
-        value = value.astype(dtype)
-        if not value.is_fully_addressable:
-            from jax.experimental import multihost_utils
+@functools.partial(jax.jit, static_argnames=("mesh",))
+def _whole(value: jax.Array, mesh: jax.sharding.Mesh) -> jax.Array:
+    """The same array, all of it on every device."""
+    return jax.lax.with_sharding_constraint(value, replicated(mesh))
 
-            value = multihost_utils.process_allgather(value, tiled=True)
-        host = np.asarray(value)
-        yield tensor.name, np.ascontiguousarray(host.T if tensor.transposed else host)
+
+def _exported(model: Decoder, table: list[Tensor], dtype: Any) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
+    """Every tensor of the table, to be fetched by whoever wants it; all processes must walk through it together."""
+    for tensor in table:
+        stored: Any = model.param(tensor.param)[...]
+        value = (stored if tensor.layer is None else _layer(stored, tensor.layer)).astype(dtype)
+        if not value.is_fully_addressable:
+            value = _whole(value, stored.sharding.mesh).addressable_data(0)  # one tensor at a time
+
+        def fetch(value: jax.Array = value, transposed: bool = tensor.transposed) -> np.ndarray:
+            host = np.asarray(value)
+            return np.ascontiguousarray(host.T if transposed else host)
+
+        yield tensor.name, fetch
 
 
 def save(
@@ -169,34 +183,30 @@ def save(
 ) -> None:
     """Writes a model directory that transformers and vLLM load: config, generation config, weights, tokenizer.
 
-    The directory appears whole or not at all; one of that name is replaced. On a multi-process mesh every process
-    calls this, the first one writes.
+    The directory appears whole or not at all; one of that name is replaced. Of several processes each calls this and
+    writes its share of the files, of at most max_shard_gb each.
 
     Args:
         tokenizer_from: a model directory whose tokenizer files (and generation config) are copied.
     """
     directory, config, dtype = Path(directory), model.config, jnp.dtype(dtype)
     table = tensor_table(config)
-    tensors = _exported(model, table, dtype)
-    if jax.process_index() != 0:
-        for _ in tensors:
-            pass
-    else:
-        part = directory.with_name(f".{directory.name}.part")
-        try:
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
-            sizes = {t.name: int(np.prod(t.shape)) * dtype.itemsize for t in table}
-            write_tensors(part, tensors, sizes, int(max_shard_gb * 1e9))
+    part = directory.with_name(f".{directory.name}.part")
+    try:
+        with processes.writer_first(f"the export of {directory.name}"):
+            if processes.is_writer():
+                shutil.rmtree(part, ignore_errors=True)
+                part.mkdir(parents=True)
+        sizes = {t.name: int(np.prod(t.shape)) * dtype.itemsize for t in table}
+        write_tensors(part, _exported(model, table, dtype), sizes, int(max_shard_gb * 1e9))
+        processes.barrier(f"the files of {directory.name}")
+        if processes.is_writer():
             _write_configs(config, part, dtype.name)
             _copy_tokenizer(tokenizer_from, part)
             _replace(part, directory)
-        except OSError as error:
-            raise W2SRError(f"{directory}: cannot be written: {error.strerror or error}") from error
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(f"saved {directory}")
+        processes.barrier(f"the end of {directory.name}")
+    except OSError as error:
+        raise W2SRError(f"{directory}: cannot be written: {error.strerror or error}") from error
 
 
 def _write_configs(config: ModelConfig, directory: Path, dtype: str) -> None:

@@ -8,7 +8,9 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
+from w2sr_jax.core.mesh import constrain
 from w2sr_jax.model.config import ModelConfig
 
 
@@ -38,3 +40,9 @@ class Cache:
         """Each row `copies` times, the copies side by side."""
         k, v = (jnp.repeat(x, copies, axis=1) for x in (self.k_LBSKH, self.v_LBSKH))
         return type(self)(k, v, jnp.repeat(self.positions_BS, copies, axis=0))
+
+    def on(self, mesh: Mesh | None) -> Self:
+        """The same cache kept where core/mesh.py says, inside a jitted function."""
+        axes = ("layers", "batch", "length", "act_kv_heads", None)
+        k, v = (constrain(x, axes, mesh) for x in (self.k_LBSKH, self.v_LBSKH))
+        return type(self)(k, v, constrain(self.positions_BS, ("batch", "length"), mesh))

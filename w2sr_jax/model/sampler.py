@@ -21,7 +21,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from w2sr_jax.core.mesh import batch_sharding, batch_ways, replicated
+from w2sr_jax.core.mesh import batch_ways, place_rows, replicated
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.decoder import Decoder
 from w2sr_jax.model.kv_cache import Cache
@@ -77,7 +77,7 @@ class Row:
     stopped: bool
 
 
-@functools.partial(jax.jit, static_argnames=("graphdef", "config", "length", "copies"))
+@functools.partial(jax.jit, static_argnames=("graphdef", "config", "length", "copies", "mesh"))
 def _prefill(
     graphdef: nnx.GraphDef[Decoder],
     config: ModelConfig,
@@ -90,6 +90,7 @@ def _prefill(
     *,
     length: int,
     copies: int,
+    mesh: Mesh | None,
 ) -> tuple[State, Request]:
     """Reads all but the last token of each prompt; makes a cache of `length` slots with `copies` rows per prompt.
 
@@ -100,9 +101,9 @@ def _prefill(
     positions_UP = jnp.arange(width, dtype=jnp.int32) - request.padding_B[::copies, None]
     segment_ids_UP = (positions_UP >= 0).astype(jnp.int32)
     cache = Cache.zeros(config, num_prompts, width, model.dtype)
-    _, cache = model(prompts_UP, jnp.maximum(positions_UP, 0), segment_ids_UP, cache=cache, cache_index=0)
+    _, cache = model(prompts_UP, jnp.maximum(positions_UP, 0), segment_ids_UP, cache=cache, cache_index=0, mesh=mesh)
     state = State(
-        cache=cache.repeat(copies).grow(length),
+        cache=cache.repeat(copies).grow(length).on(mesh),
         newest_B=newest_B,
         tokens_BS=jnp.zeros((rows, length), jnp.int32),
         logprobs_BS=jnp.zeros((rows, length), jnp.float32),
@@ -113,8 +114,10 @@ def _prefill(
     return state, dataclasses.replace(request, row_keys_B2=row_keys(request.row_keys_B2, samples_B))
 
 
-@functools.partial(jax.jit, static_argnames=("graphdef",), donate_argnames=("state",))
-def _decode(graphdef: nnx.GraphDef[Decoder], params: Any, state: State, request: Request) -> State:
+@functools.partial(jax.jit, static_argnames=("graphdef", "mesh"), donate_argnames=("state",))
+def _decode(
+    graphdef: nnx.GraphDef[Decoder], params: Any, state: State, request: Request, *, mesh: Mesh | None
+) -> State:
     """Extends all rows until every one has finished, the token limit is met, or the cache is full."""
     model = nnx.merge(graphdef, params)
     end = jnp.minimum(request.start + request.max_tokens, state.tokens_BS.shape[1])
@@ -126,7 +129,7 @@ def _decode(graphdef: nnx.GraphDef[Decoder], params: Any, state: State, request:
         slot, positions_B1 = state.slot, (state.slot - request.padding_B)[:, None]
         tokens_B1 = state.newest_B[:, None]
         hidden_B1D, cache = model(
-            tokens_B1, positions_B1, jnp.ones_like(tokens_B1), cache=state.cache, cache_index=slot
+            tokens_B1, positions_B1, jnp.ones_like(tokens_B1), cache=state.cache, cache_index=slot, mesh=mesh
         )
         logits_BV = model.logits(hidden_B1D[:, 0])
         chosen_B = choose_tokens(
@@ -251,11 +254,12 @@ class Sampler:
             request,
             length=length,
             copies=copies,
+            mesh=self._mesh,
         )
-        state = _decode(self._graphdef, params, state, request)
+        state = _decode(self._graphdef, params, state, request, mesh=self._mesh)
         while length < longest and not np.all(self._fetch(state.finished_B)):
             length = min(longest, 2 * length)
-            state = _decode(self._graphdef, params, _grow(state, length=length), request)
+            state = _decode(self._graphdef, params, _grow(state, length=length), request, mesh=self._mesh)
         tokens_BS, logprobs_BS, lengths_B, finished_B = self._fetch(
             (state.tokens_BS, state.logprobs_BS, state.lengths_B, state.finished_B)
         )
@@ -269,7 +273,7 @@ class Sampler:
         ]
 
     def _sharded(self, array: np.ndarray) -> Any:
-        return array if self._mesh is None else jax.device_put(array, batch_sharding(self._mesh))
+        return array if self._mesh is None else place_rows(array, self._mesh, len(array))
 
     def _fetch(self, tree: Any) -> Any:
         """Copies to the host; on a mesh every process first gathers all rows."""

@@ -6,7 +6,7 @@ Only safetensors is read: nothing in a model directory is ever unpickled or exec
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from w2sr_jax.core import processes
 from w2sr_jax.core.records import RecordError, read_json, write_json
 from w2sr_jax.model.config import CheckpointError
 
@@ -83,13 +84,15 @@ def weight_files(directory: Path) -> list[Path]:
 
 
 def write_tensors(
-    directory: Path, tensors: Iterable[tuple[str, np.ndarray]], sizes: dict[str, int], limit: int
+    directory: Path, tensors: Iterable[tuple[str, Callable[[], np.ndarray]]], sizes: dict[str, int], limit: int
 ) -> None:
     """Writes tensors to one file, or to several of at most `limit` bytes (one tensor may exceed it) and an index.
 
+    Of several processes each writes every so-manieth file, and fetches no other tensors.
+
     Args:
         directory: exists already.
-        tensors: (name, array) in the order of `sizes`; one file's worth is held at a time.
+        tensors: (name, its array) in the order of `sizes`; one file's worth is held at a time.
         sizes: bytes of every tensor.
         limit: bytes per file.
     """
@@ -105,9 +108,15 @@ def write_tensors(
     weight_map: dict[str, str] = {}
     for number, names in enumerate(shards, 1):
         file = SINGLE if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        held = dict(next(stream) for _ in names)
-        assert list(held) == names
-        save_file(held, directory / file, metadata={"format": "pt"})
+        mine = number % processes.count() == processes.index()
+        held: dict[str, np.ndarray] = {}
+        for name in names:
+            found, fetch = next(stream)
+            assert found == name
+            if mine:
+                held[name] = fetch()
+        if mine:
+            save_file(held, directory / file, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(names, file)
     if len(shards) > 1:
         write_json(directory / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map})

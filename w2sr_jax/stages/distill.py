@@ -10,7 +10,7 @@ from typing import Any
 
 from absl import logging
 
-from w2sr_jax.core import cost, runtime
+from w2sr_jax.core import cost, processes, runtime
 from w2sr_jax.core.config import to_dict, validate
 from w2sr_jax.core.records import read_json, sha256_file, sha256_records, write_json
 from w2sr_jax.core.stage_config import DistillConfig
@@ -51,6 +51,9 @@ def main(config: DistillConfig, workdir: str) -> dict[str, Any]:
             teacher=model_name(config.model),
             tick=clock.tick,
         )
+        if not processes.is_writer():  # the rest is counting and writing
+            processes.barrier("manifest.json", processes.FOREVER_S)
+            return read_json(root / "manifest.json")
         tokens = sum(trace.response_tokens for trace in traces)
         manifest: dict[str, Any] = {
             "teacher": config.model,
@@ -75,6 +78,7 @@ def main(config: DistillConfig, workdir: str) -> dict[str, Any]:
         flops = cost.decode_flops(tokens=tokens, context=tokens / max(1, len(traces)) / 2, **shape)
         cost.append_ledger(workdir, clock.line(tokens_out=tokens, flops=flops, price=config.price))
         write_json(root / "manifest.json", manifest)  # last: with it the stage is done
+        processes.barrier("manifest.json", processes.FOREVER_S)
     logging.info("%d traces, %d tokens, %d cut at max_tokens", len(traces), tokens, manifest["counts"]["length_stops"])
     return manifest
 

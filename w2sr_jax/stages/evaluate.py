@@ -14,7 +14,7 @@ from typing import Any
 
 from absl import logging
 
-from w2sr_jax.core import cost, runtime
+from w2sr_jax.core import cost, processes, runtime
 from w2sr_jax.core.config import validate
 from w2sr_jax.core.records import (
     Disagreement,
@@ -52,7 +52,8 @@ def main(config: EvaluateConfig, workdir: str) -> dict[str, Any]:
     validate(config)
     root = Path(workdir)
     if (root / "result.json").exists():
-        (root / "responses.jsonl").unlink(missing_ok=True)  # a kill may have come before the last line below
+        if processes.is_writer():
+            (root / "responses.jsonl").unlink(missing_ok=True)  # a kill may have come before the last line below
         return read_json(root / "result.json")
     directory = hf.resolve(config.model)
     problems = load_problems(config.problems, config.limit)
@@ -75,6 +76,9 @@ def main(config: EvaluateConfig, workdir: str) -> dict[str, Any]:
             teacher=model_name(config.model),
             tick=clock.tick,
         )
+        if not processes.is_writer():  # the rest is grading and writing
+            processes.barrier("result.json", processes.FOREVER_S)
+            return read_json(root / "result.json")
         tokens = sum(trace.response_tokens for trace in traces)
         traces, cuts = cut_at_stops(traces, protocol.stops, len(config.response_prefix))
         scores = score(config, problems, traces)
@@ -106,6 +110,7 @@ def main(config: EvaluateConfig, workdir: str) -> dict[str, Any]:
         cost.append_ledger(workdir, line)
         result |= {"seconds": round(line.seconds, 3), "device_kind": line.device_kind}
         write_json(root / "result.json", result)
+        processes.barrier("result.json", processes.FOREVER_S)
         (root / "responses.jsonl").unlink(missing_ok=True)  # predictions.jsonl holds them all
     low, high = result["interval"]
     logging.info(

@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from w2sr_jax.core import cost, runtime
+from w2sr_jax.core import cost, preemption, processes, runtime
 from w2sr_jax.core.config import validate
+from w2sr_jax.core.errors import Preempted
 from w2sr_jax.core.mesh import mesh_or_none
 from w2sr_jax.core.metrics import MetricWriter, Progress, read_metrics
 from w2sr_jax.core.records import Problem
@@ -52,14 +53,14 @@ class Position:
     tokens_out: int = 0  # sampled for training, groups that dynamic sampling left out included
     tokens_in: int = 0  # trained on, a pass
 
-    def save(self, checkpointer: Checkpointer, policy: Policy) -> None:
+    def save(self, checkpointer: Checkpointer, policy: Policy, score: float | None = None) -> None:
         extra = {
             "cursor": self.stream.cursor,
             "tokens_out": self.tokens_out,
             "tokens_in": self.tokens_in,
             "convergence": dataclasses.asdict(self.converged),
         }
-        checkpointer.save(self.step, policy.state, extra)
+        checkpointer.save(self.step, policy.state, extra, score)
 
     def restore(self, checkpointer: Checkpointer, policy: Policy) -> None:
         """Takes the newest checkpoint, if there is one."""
@@ -81,7 +82,7 @@ def main(config: GRPOConfig, workdir: str) -> dict[str, float]:
     with (
         cost.StageClock(workdir, "grpo") as clock,
         GraderPool(config.grading_workers, config.deadline_s) as pool,
-        Checkpointer(root / "checkpoints", config.checkpoint.keep_last) as checkpointer,
+        Checkpointer(root / "checkpoints", config.checkpoint) as checkpointer,
     ):
         # ---- data
         tokenizer = load_tokenizer(directory)
@@ -101,7 +102,10 @@ def main(config: GRPOConfig, workdir: str) -> dict[str, float]:
         engine = open_engine(config.engine, directory, config.decode, config.mesh)
 
         def judge(pairs: list[tuple[str, str]], verifiers: list[str]) -> list[bool]:
-            return [grade.correct for grade in pool.grade_many(pairs, verifiers)]
+            # Each process grades its share, and all go on with the same verdicts, deadlines that ran out included.
+            share = slice(processes.index(), None, processes.count())
+            verdicts = [grade.correct for grade in pool.grade_many(pairs[share], verifiers[share])]
+            return processes.interleave("verdicts", verdicts)
 
         asker = Asker(engine, tokenizer, config.template, judge)
 
@@ -110,10 +114,14 @@ def main(config: GRPOConfig, workdir: str) -> dict[str, float]:
             open_hand_over(config, engine, policy, asker, problems, workdir) as hand_over,
             MetricWriter(root, at.step) as writer,
             Progress(config.steps, f"{root.name}: grpo") as progress,
+            preemption.at_step_ends(),
         ):
             if at.step < config.steps and not at.converged.done:
                 hand_over()
             while at.step < config.steps and not at.converged.done:
+                if preemption.now(at.step):
+                    at.save(checkpointer, policy)
+                    raise Preempted
                 # ---- rollout
                 began = time.monotonic()
                 groups, left_out = rollout(config, asker, problems, at, sampling)
@@ -139,7 +147,7 @@ def main(config: GRPOConfig, workdir: str) -> dict[str, float]:
                 clock.tick()
                 every, ends = config.checkpoint.every_steps, at.step == config.steps or at.converged.done
                 if ends or (every and at.step % every == 0):
-                    at.save(checkpointer, policy)
+                    at.save(checkpointer, policy, shown.get("validation"))
         if not held_out:
             policy.export(root / "export", directory)
         cost.append_ledger(

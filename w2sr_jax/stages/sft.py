@@ -15,10 +15,10 @@ import jax
 from absl import logging
 from flax import nnx
 
-from w2sr_jax.core import cost, runtime
+from w2sr_jax.core import cost, preemption, runtime
 from w2sr_jax.core.config import validate
-from w2sr_jax.core.errors import UsageError
-from w2sr_jax.core.mesh import mesh_or_none
+from w2sr_jax.core.errors import Preempted, UsageError
+from w2sr_jax.core.mesh import local_rows, mesh_or_none
 from w2sr_jax.core.metrics import MetricWriter, Progress, read_metrics
 from w2sr_jax.core.stage_config import SFTConfig
 from w2sr_jax.data.chat import load_tokenizer
@@ -45,8 +45,9 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
         mesh = mesh_or_none(config.mesh)
 
         # ---- data
-        tokenizer = load_tokenizer(directory)
-        pipeline = make_pipeline(config.data, tokenizer, jax.process_index(), jax.process_count(), model_dir=directory)
+        tokenizer, rows = load_tokenizer(directory), config.data.batch_size
+        mine = None if mesh is None else local_rows(mesh, rows)
+        pipeline = make_pipeline(config.data, tokenizer, rows=mine, model_dir=directory)
         total = config.steps or math.ceil(config.epochs * pipeline.steps_per_epoch)
         if total < 1:
             raise UsageError("config.steps, config.epochs: nothing to train; set one of them above 0")
@@ -64,7 +65,7 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
         train_step = make_sft_step(graphdef, config.optimizer, train, mesh)
         start, tokens, metrics = 0, 0, {}
 
-        with Checkpointer(root / "checkpoints", config.checkpoint.keep_last) as checkpointer:
+        with Checkpointer(root / "checkpoints", config.checkpoint) as checkpointer:
             if restored := checkpointer.restore_latest(abstract_state(params, optimizer, mesh)):
                 start, state, extra = restored
                 pipeline.set_state(extra["pipeline"])
@@ -72,11 +73,15 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
                 logging.info("resuming at step %d of %d", start, total)
 
             # ---- steps: metrics are fetched one step late, so that the device never waits for the host
-            with MetricWriter(root, start) as writer, Progress(total, f"{root.name}: sft") as progress:
+            with (
+                MetricWriter(root, start) as writer,
+                Progress(total, f"{root.name}: sft") as progress,
+                preemption.at_step_ends(),
+            ):
                 pending: tuple[int, dict[str, Any]] | None = None
                 began = time.monotonic()
-                if start == total and (rows := read_metrics(root)):  # only the export is missing
-                    metrics = rows[-1]
+                if start == total and (written := read_metrics(root)):  # only the export is missing
+                    metrics = written[-1]
 
                 def write(step: int, values: dict[str, Any]) -> None:
                     nonlocal metrics, began
@@ -88,19 +93,29 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
                     progress.update(step + 1, loss=metrics["loss"])
                     clock.tick()
 
+                def save(step: int) -> None:
+                    nonlocal pending
+                    if pending is not None:
+                        write(*pending)
+                        pending = None
+                    extra = {"pipeline": pipeline.get_state(), "tokens": tokens}
+                    checkpointer.save(step, state, extra, score=-metrics["loss"])
+
                 for step in range(start, total):
+                    if preemption.now(step):
+                        if step > start:
+                            save(step)
+                        raise Preempted
                     rate = learning_rate(config.optimizer, step, total)
                     batch = next(pipeline)
-                    tokens += int((batch.segment_ids_BT > 0).sum()) * jax.process_count()
-                    state, values = train_step(state, batch if mesh is None else shard_batch(batch, mesh), rate)
+                    tokens += pipeline.batch_tokens
+                    state, values = train_step(state, batch if mesh is None else shard_batch(batch, mesh, rows), rate)
                     if pending is not None:
                         write(*pending)
                     pending = (step, values)
                     every = config.checkpoint.every_steps
                     if (every and (step + 1) % every == 0) or step + 1 == total:
-                        write(*pending)
-                        pending = None
-                        checkpointer.save(step + 1, state, {"pipeline": pipeline.get_state(), "tokens": tokens})
+                        save(step + 1)
 
             hf.save(nnx.merge(graphdef, state.params), root / "export", config.export_dtype, tokenizer_from=directory)
         shape = flops_shape(hf.load_config(directory))

@@ -1,0 +1,108 @@
+"""Real processes for tests: `spawn(n, argv)` starts them together, `Group.wait` ends them all at a hard timeout.
+
+Each process leads a process group of its own, so that nothing that it started outlives it.
+"""
+
+import contextlib
+import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclasses.dataclass
+class Done:
+    """How one process ended."""
+
+    code: int
+    output: str  # stdout and stderr
+
+    @property
+    def lines(self) -> list[str]:
+        """What it said, without the lines of JAX's C++ parts."""
+        return [line for line in self.output.splitlines() if line.startswith("w2sr")]
+
+
+class Group:
+    """Running processes, in the order of their numbers."""
+
+    def __init__(self, commands: Sequence[Sequence[str]], logs: Path, environment: dict[str, str]):
+        logs.mkdir(parents=True, exist_ok=True)
+        self.logs = [logs / f"{number}.log" for number in range(len(commands))]
+        self.processes = []
+        for command, log in zip(commands, self.logs):
+            with log.open("wb") as output:
+                self.processes.append(
+                    subprocess.Popen(
+                        command, stdout=output, stderr=output, env=environment, cwd=ROOT, start_new_session=True
+                    )
+                )
+
+    def send(self, number: int, what: int) -> None:
+        self.processes[number].send_signal(what)
+
+    def wait(self, timeout_s: float) -> list[Done]:
+        """Waits for all; at the timeout every group is killed and the test fails with what they said."""
+        deadline, late = time.monotonic() + timeout_s, []
+        try:
+            for number, process in enumerate(self.processes):
+                try:
+                    process.wait(max(0.01, deadline - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    late.append(number)
+        finally:
+            self.kill()
+        done = [Done(p.returncode, log.read_text(errors="replace")) for p, log in zip(self.processes, self.logs)]
+        assert not late, f"processes {late} hang after {timeout_s} s:\n" + "\n".join(d.output[-1500:] for d in done)
+        return done
+
+    def kill(self) -> None:
+        for process in self.processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def spawn(
+    count: int,
+    argv: Sequence[str],
+    logs: Path,
+    *,
+    extra: dict[int, Sequence[str]] | None = None,
+    only: Sequence[int] | None = None,
+    cache: Path | None = None,
+) -> Group:
+    """Starts `python ARGV` as `count` processes of one CPU device each, with coordinates on the loopback.
+
+    Args:
+        logs: directory for what they print.
+        extra: more arguments of single processes.
+        only: start these numbers and leave the others out.
+        cache: directory of compiled programs.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    environment |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    if cache is not None:
+        environment |= {
+            "JAX_COMPILATION_CACHE_DIR": str(cache),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+    commands = [
+        [
+            *(sys.executable, *argv),
+            *(f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}", f"--process_id={number}"),
+            *(extra or {}).get(number, ()),
+        ]
+        for number in (range(count) if only is None else only)
+    ]
+    return Group(commands, logs, environment)

@@ -1,0 +1,60 @@
+"""One of several processes of a test: the tasks of tasks.py, and ways in which a process can fail."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import tasks
+
+from w2sr_jax.core import processes, runtime
+from w2sr_jax.core.config import MeshConfig, opt
+from w2sr_jax.core.errors import W2SRError
+from w2sr_jax.core.mesh import make_mesh, place_rows
+from w2sr_jax.stages import sft
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Config:
+    what: str = opt(help="a function of this file")
+    inputs: str = opt("", "where make_inputs wrote")
+    checkpoints: str = opt("", "of an SFT run on another mesh")
+    mesh: tuple[int, int, int] = opt((1, -1, 1), "data, fsdp, tensor")
+
+
+def everything(config: Config, workdir: Path) -> None:
+    """The SFT trajectory, GRPO's updates and a restore of another mesh's checkpoint, in one start."""
+    inputs = Path(config.inputs)
+    sft.main(tasks.sft_config(inputs, config.mesh), str(workdir / "sft"))
+    tasks.learn(inputs, config.mesh, workdir / "grpo")
+    leaves, tokens = tasks.restore(inputs, config.mesh, Path(config.checkpoints))
+    np.savez(workdir / f"restored{processes.index()}.npz", next_tokens=tokens, **leaves)
+
+
+def fails_alone(config: Config, workdir: Path) -> None:
+    """Process 1 has an error while the others already wait for it in a collective."""
+    if processes.index() == 1:
+        raise W2SRError("a disk that only this host has is full")
+    mesh = make_mesh(MeshConfig())
+    print(jax.jit(lambda x: x.sum())(place_rows(np.ones(mesh.size), mesh, mesh.size)))
+
+
+def stays_away(config: Config, workdir: Path) -> None:
+    """Process 1 does not come to a barrier."""
+    if processes.index() == 1:
+        processes.gather("another", None, 60)
+    processes.barrier("the meeting", 5)
+
+
+def main(config: Config, workdir: str) -> None:
+    {"everything": everything, "fails_alone": fails_alone, "stays_away": stays_away}[config.what](config, Path(workdir))
+
+
+if __name__ == "__main__":
+    argv = sys.argv[1:]
+    if "--another_jaxlib" in argv:
+        argv.remove("--another_jaxlib")
+        own = processes.versions()
+        processes.versions = lambda: own | {"jaxlib": "0.0.1"}
+    sys.exit(runtime.launch("test", main, Config, argv))

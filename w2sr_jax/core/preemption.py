@@ -1,0 +1,93 @@
+"""SIGTERM, the notice that this machine will be taken away: training saves and ends with exit code 75.
+
+Inside `at_step_ends` the notice waits for the end of a step; the processes of one run agree on which step, however few
+of them got the signal. Anywhere else it ends the program at once, as Ctrl-C does: every stage resumes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from w2sr_jax.core import processes
+from w2sr_jax.core.errors import Preempted
+
+_lock = threading.Lock()
+_waits = False  # inside at_step_ends
+_asked_at = -1  # the last step at which `now` was called
+_stop_at: int | None = None
+
+
+@contextlib.contextmanager
+def on_sigterm() -> Iterator[None]:
+    """Takes SIGTERM as a notice while the body runs; JAX's own handler, if it has one, is put aside."""
+    if threading.current_thread() is not threading.main_thread():  # Python allows handlers there only
+        yield
+        return
+    _reset()
+    before = signal.signal(signal.SIGTERM, _notice)
+    if processes.count() > 1:
+        threading.Thread(target=_hear_of_notice, daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def at_step_ends() -> Iterator[None]:
+    """A loop that asks `now` at each step: until it ends, a notice waits to be asked for."""
+    global _waits
+    _waits = True
+    try:
+        yield
+    finally:
+        _waits = False
+
+
+def now(step: int) -> bool:
+    """Whether to save and stop before this step; the same answer on every process.
+
+    Args:
+        step: counts up by one from call to call.
+    """
+    global _asked_at
+    with _lock:
+        _asked_at = step
+        return _stop_at is not None and step >= _stop_at
+
+
+def _reset() -> None:
+    global _asked_at, _stop_at
+    _asked_at, _stop_at = -1, None
+
+
+def _notice(signum: int, frame: Any) -> None:
+    global _stop_at
+    if not _waits:
+        raise Preempted
+    if processes.count() == 1:
+        _stop_at = 0
+    else:
+        threading.Thread(target=_tell, daemon=True).start()
+
+
+def _tell() -> None:
+    with contextlib.suppress(RuntimeError):  # another process was first
+        processes.publish("stop", True)
+
+
+def _hear_of_notice() -> None:
+    """In a thread: agrees with the other processes on the first step that none of them has begun.
+
+    The lock keeps this process from beginning another step meanwhile. The main threads take no part, so it does not
+    matter that one of them waits for another in a collective.
+    """
+    global _stop_at
+    if processes.wait_for("stop") is None:
+        return
+    with _lock:
+        _stop_at = max(processes.gather("stopping", _asked_at)) + 1
