@@ -10,7 +10,7 @@ from flax import nnx
 
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.decoder import Decoder, abstract_params, num_params, param_specs
-from w2sr_jax.model.kv_cache import Cache
+from w2sr_jax.model.unrolled import decode, unroll
 
 CONFIG = ModelConfig(
     vocab_size=64,
@@ -54,16 +54,19 @@ def test_prefill_and_decode_with_a_cache_equal_the_full_forward_pass_of_left_pad
     segments = (positions >= 0).astype(jnp.int32)
     expected = model(tokens_BT, positions, segments)
 
-    cache = Cache.zeros(CONFIG, 3, 16, jnp.float32)
-    hidden, cache = model(tokens_BT[:, :8], positions[:, :8], segments[:, :8], cache=cache, cache_index=0)
-    parts = [hidden]
-    step = nnx.jit(lambda model, t, p, cache, i: model(t, p, cache=cache, cache_index=i))
-    for i in range(8, 12):
-        hidden, cache = step(model, tokens_BT[:, i : i + 1], positions[:, i : i + 1], cache, jnp.int32(i))
-        parts.append(hidden)
-    got = jnp.concatenate(parts, axis=1)
-    np.testing.assert_allclose(got[segments == 1], expected[segments == 1], atol=2e-5)
-    np.testing.assert_array_equal(cache.positions_BS[1], [-1, -1, -1, 0, 1, 2, 3, 4, 5, 6, 7, 8, -1, -1, -1, -1])
+    expected = model.logits(expected)
+    cache = model.prefill(tokens_BT[:, :8], positions[:, :8], segments[:, :8]).grow(16)
+    first = jnp.array(12 - lengths, jnp.int32)
+    step = nnx.jit(lambda model, tokens, cache, slot: model.decode(tokens, cache, first, slot))
+    graphdef, params = nnx.split(model)
+    by_layer, weights = cache.split(), unroll(graphdef, params)
+    for slot in range(8, 12):
+        logits, cache = step(model, tokens_BT[:, slot], cache, jnp.int32(slot))
+        np.testing.assert_allclose(logits, expected[:, slot], atol=2e-5)
+        logits, by_layer = decode(CONFIG, weights, tokens_BT[:, slot], by_layer, first, jnp.int32(slot))
+        np.testing.assert_allclose(logits, expected[:, slot], atol=2e-5)
+    for stacked, layers in ((cache.k, by_layer.k), (cache.v, by_layer.v)):
+        np.testing.assert_allclose(stacked, jnp.stack(layers), atol=2e-5)
 
 
 def test_a_packed_row_gives_every_sequence_what_it_gets_alone():

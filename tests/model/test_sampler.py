@@ -1,12 +1,14 @@
 """Token choice, the decode loop against forward passes without a cache, and what is compiled."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from w2sr_jax.model import sampler
+from w2sr_jax.model import decode_loop, sampler
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.decoder import Decoder
 from w2sr_jax.model.sampler import Sampler, cache_bucket, prompt_bucket
@@ -47,8 +49,9 @@ def make_model(config: ModelConfig, seed: int = 0, **options) -> Decoder:
 def run(model: Decoder, prompts, *, streams=None, batch=None, copies=1, mesh=None, max_tokens=16, **options):
     defaults = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "stop_token_ids": ()}
     streams = streams or [(row // copies, row % copies) for row in range(len(prompts) * copies)]
-    return Sampler(model.config, model.dtype, mesh=mesh).sample(
-        nnx.state(model),
+    sampler = Sampler(model.config, model.dtype, mesh=mesh)
+    return sampler.sample(
+        sampler.prepare(nnx.state(model)),
         prompts,
         streams,
         batch=batch or max(4, len(prompts)),
@@ -119,7 +122,7 @@ def test_training_options_of_the_model_do_not_matter(small):
 def test_sampling_frequencies_match_the_probabilities(temperature, top_p, top_k):
     draws, logits = 20_000, np.array([2.0, 1.5, 1.0, 0.5, 0.0, -0.3, -0.7, -1.0, 0.9, -2.0], np.float32)
     keys = row_keys(np.zeros((draws, 2), np.uint32), np.arange(draws, dtype=np.uint32))
-    tokens = choose_tokens(np.tile(logits, (draws, 1)), keys, 0, temperature, top_p, top_k)
+    tokens = choose_tokens(np.tile(logits, (draws, 1)), keys, np.zeros(draws, np.int32), temperature, top_p, top_k)
     probs = expected_probs(logits, temperature, top_p, top_k)
     counts = np.bincount(np.asarray(tokens), minlength=logits.size)
     assert counts[probs == 0].sum() == 0
@@ -203,17 +206,52 @@ def test_a_stop_id_ends_its_row_only_and_stays_in_the_tokens(small):
 
 def test_the_loop_ends_when_all_rows_have_stopped_and_dummies_never_hold_it_up(small, monkeypatch):
     # Three prompts in a batch of four.
-    states = []
-    decode = sampler._decode
-    monkeypatch.setattr(
-        sampler, "_decode", lambda *args, **options: states.append(decode(*args, **options)) or states[-1]
-    )
+    states = record_decodes(monkeypatch)
     free = run(small, PROMPTS[:3])
     stops = tuple(row.token_ids[2] for row in free)
     rows = run(small, PROMPTS[:3], stop_token_ids=stops)
     assert all(row.stopped and len(row.token_ids) <= 3 for row in rows)
-    assert int(states[-1].slot) <= 16 + 3, "slots written: the prompt bucket and at most three tokens"
+    assert int(states[-1]) <= 16 + 3, "slots written: the prompt bucket and at most three tokens"
     assert len(states) == 2
+
+
+def record_decodes(monkeypatch) -> list[int]:
+    """The slot that each call of the decode loop reaches."""
+    slots, decode = [], decode_loop.decode
+
+    def recorded(*args, **options):
+        state = decode(*args, **options)
+        slots.append(int(state.slot))
+        return state
+
+    monkeypatch.setattr(decode_loop, "decode", recorded)
+    return slots
+
+
+LADDER = [[1 + i % 60, 3, 1 + 7 * i % 60] * (1 + i % 5) for i in range(30)]
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_rows_that_are_done_are_filled_again_and_nothing_else_changes(small, monkeypatch, copies):
+    """Thirty prompts of unequal lengths through a batch of eight, in a cache that must be moved and grown."""
+    monkeypatch.setattr(sampler, "FIRST_CACHE", 32)
+    prompts = sorted(LADDER, key=len, reverse=True)
+    streams = [(100 + prompt, sample) for prompt in range(len(prompts)) for sample in range(copies)]
+    options = {"temperature": 1.3, "stop_token_ids": tuple(range(20)), "max_tokens": 50, "copies": copies}
+    slots, told = record_decodes(monkeypatch), []
+    rows = run(small, prompts, streams=streams, batch=8, on_row=lambda index, row: told.append((index, row)), **options)
+    assert sorted(index for index, _ in told) == list(range(len(prompts) * copies))
+    assert all(rows[index] is row for index, row in told)
+    assert any(later < earlier for earlier, later in itertools.pairwise(slots)), "the cache was moved"
+    lengths = [len(row.token_ids) for row in rows]
+    assert min(lengths) == 1
+    assert max(lengths) > 8
+    for index in range(0, len(prompts), 7):
+        part = slice(index * copies, (index + 1) * copies)
+        alone = run(small, [prompts[index]], streams=streams[part], **options)
+        assert [row.token_ids for row in alone] == [row.token_ids for row in rows[part]]
+        for one, other in zip(alone, rows[part]):
+            np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
 
 
 def test_one_token_is_the_least_that_is_sampled(small):

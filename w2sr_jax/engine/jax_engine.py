@@ -1,6 +1,6 @@
 """The engine without extra dependencies: the trainer's own decoder with a KV cache, on one device or on a mesh.
 
-Requests are sorted by length into even batches. With n samples per prompt, a batch holds whole prompts, whose
+Requests are sorted by length. With n samples per prompt, a batch holds whole prompts, whose
 prefill is shared. Compilations are kept for the process: engines of one architecture share them, and new weights
 need none.
 """
@@ -29,7 +29,7 @@ from w2sr_jax.engine.base import (
 )
 from w2sr_jax.model import hf
 from w2sr_jax.model.decoder import Decoder
-from w2sr_jax.model.sampler import Sampler
+from w2sr_jax.model.sampler import Row, Sampler
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Batch:
-    """Which requests run together: (prompt, first sample) pairs, `copies` samples each, padded to `size` pairs."""
+    """Requests of one call of the sampler, (prompt, first sample) pairs of `copies` samples, `size` pairs at once."""
 
     requests: list[tuple[int, int]]
     size: int
@@ -46,6 +46,8 @@ class _Batch:
 
 def plan_batches(lengths: Sequence[int], n: int, batch_size: int, ways: int = 1) -> list[_Batch]:
     """Splits prompts x n samples into batches of about `batch_size` rows, longest prompts first.
+
+    Where one device group holds the batch, its rows are filled again and again: then there is one such batch.
 
     Args:
         lengths: tokens of each prompt.
@@ -58,8 +60,9 @@ def plan_batches(lengths: Sequence[int], n: int, batch_size: int, ways: int = 1)
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     requests = [(prompt, sample) for prompt in order for sample in range(0, n, copies)]
     batches = []
-    for first in range(0, len(requests), most):
-        part, size = requests[first : first + most], most
+    held = most if ways > 1 else max(1, len(requests))
+    for first in range(0, len(requests), held):
+        part, size = requests[first : first + held], most
         # The short last batch: a quarter, a sixteenth... of the full one. Finer steps would cost more compilations.
         while size % (4 * ways) == 0 and size // 4 >= len(part):
             size //= 4
@@ -110,6 +113,7 @@ class JaxEngine:
         self._config, self._dtype = model.config, model.dtype.name
         self._tokenizer, self._mesh, self._batch_size = tokenizer, mesh, batch_size
         self._sampler = Sampler(model.config, model.dtype, mesh=mesh)
+        self._weights = self._sampler.prepare(self._params)
 
     def generate(
         self,
@@ -119,17 +123,26 @@ class JaxEngine:
         seeds: Sequence[int] | None = None,
         on_finished: OnFinished | None = None,
     ) -> list[list[Completion]]:
-        """See `engine.base.Generator.generate`; `on_finished` is called as each batch ends."""
+        """See `engine.base.Generator.generate`; `on_finished` is called as completions end."""
         sampling.check()
         prompt_seeds = request_seeds(sampling, seeds, len(prompts))
         token_prompts = encode_prompts(prompts, self._tokenizer)
         check_prompts(token_prompts, sampling, self._config.vocab_size, self._config.max_position_embeddings)
-        done: dict[tuple[int, int], Completion] = {}
+        done, tokenizer = dict[tuple[int, int], Completion](), self._tokenizer
         lengths = [len(prompt) for prompt in token_prompts]
         for batch in plan_batches(lengths, sampling.n, self._batch_size, self._sampler.ways):
             keys = [(prompt, first + c) for prompt, first in batch.requests for c in range(batch.copies)]
-            rows = self._sampler.sample(
-                self._params,
+
+            def finished(row: int, found: Row, keys: list[tuple[int, int]] = keys) -> None:
+                prompt, sample = keys[row]
+                logprobs = found.logprobs if sampling.logprobs else None
+                completion = make_completion(found.token_ids, logprobs, stopped=found.stopped, tokenizer=tokenizer)
+                done[prompt, sample] = completion
+                if on_finished is not None:
+                    on_finished(prompt, sample, completion)
+
+            self._sampler.sample(
+                self._weights,
                 [token_prompts[prompt] for prompt, _ in batch.requests],
                 [(prompt_seeds[prompt], sample) for prompt, sample in keys],
                 batch=batch.size,
@@ -139,12 +152,8 @@ class JaxEngine:
                 top_p=sampling.top_p,
                 top_k=sampling.top_k,
                 stop_token_ids=sampling.stop_token_ids,
+                on_row=finished,
             )
-            for key, row in zip(keys, rows):
-                logprobs = row.logprobs if sampling.logprobs else None
-                done[key] = make_completion(row.token_ids, logprobs, stopped=row.stopped, tokenizer=self._tokenizer)
-                if on_finished is not None:
-                    on_finished(*key, done[key])
         return [[done[prompt, sample] for sample in range(sampling.n)] for prompt in range(len(prompts))]
 
     def update_weights(self, source: Any) -> None:
@@ -171,6 +180,7 @@ class JaxEngine:
             )
         leaves = [new.astype(old.dtype) for (_, old), (_, new) in zip(held[0], given[0])]
         self._params = jax.tree.unflatten(held[1], leaves)
+        self._weights = self._sampler.prepare(self._params)
 
     def describe(self) -> dict[str, Any]:
         """Provenance, JSON values only."""

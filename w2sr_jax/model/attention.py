@@ -17,28 +17,13 @@ MASKED = -1e30  # finite: a query with nothing to see averages instead of making
 
 
 def attention(
-    q_BTNH: jax.Array,
-    k_BSKH: jax.Array,
-    v_BSKH: jax.Array,
-    *,
-    segment_ids_BT: jax.Array | None = None,
-    query_positions_BT: jax.Array | None = None,
-    key_positions_BS: jax.Array | None = None,
+    q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, *, segment_ids_BT: jax.Array | None = None
 ) -> jax.Array:
-    """Softmax attention, scaled by 1/sqrt(H), causal.
-
-    Without key positions the keys are the queries' own tokens (S = T): a query sees the tokens up to itself, of
-    its own segment where segment ids are given. With key positions (a cache) a query sees the slots with
-    0 <= key position <= query position.
+    """Softmax attention, scaled by 1/sqrt(H), causal: a query sees the tokens up to itself, of its own segment.
 
     Returns:
         [B, T, N, H] in the dtype of `v`.
     """
-    if key_positions_BS is not None:
-        assert query_positions_BT is not None
-        keys_BTS = key_positions_BS[:, None, :]
-        mask_BTS = (keys_BTS >= 0) & (keys_BTS <= query_positions_BT[:, :, None])
-        return _dense(q_BTNH, k_BSKH, v_BSKH, mask_BTS)
     length = q_BTNH.shape[1]
     block = max(MIN_BLOCK, -(-length // MAX_BLOCKS))
     outputs = []
@@ -47,8 +32,46 @@ def attention(
         mask = jnp.arange(start, end)[None, :, None] >= jnp.arange(end)[None, None, :]
         if segment_ids_BT is not None:
             mask &= segment_ids_BT[:, start:end, None] == segment_ids_BT[:, None, :end]
-        outputs.append(_dense(q_BTNH[:, start:end], k_BSKH[:, :end], v_BSKH[:, :end], mask))
+        outputs.append(_dense(q_BTNH[:, start:end], k_BTKH[:, :end], v_BTKH[:, :end], mask))
     return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=1)
+
+
+def decode_attention(
+    q_BNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array, first_B: jax.Array, last: jax.Array, parts: int = 1
+) -> jax.Array:
+    """Softmax attention of one query a row over the slots first..last of a cache.
+
+    Args:
+        parts: 1 makes two batched matmuls over all slots. On a CPU these are slow for one query, and sums that XLA
+            fuses with their products faster; they run over the first so many of this number of equal parts as hold
+            slot `last`, so that a cache costs what is in it, not its size.
+
+    Returns:
+        [B, N, H] in the dtype of `v`.
+    """
+    B, N, H = q_BNH.shape
+    K, S = v_BKSH.shape[1:3]
+    q_BKGH = q_BNH.reshape(B, K, N // K, H)
+
+    def softmax(scores_BKGS: jax.Array) -> jax.Array:
+        slots_S = jnp.arange(scores_BKGS.shape[-1])
+        mask_BS = (slots_S >= first_B[:, None]) & (slots_S <= last)
+        return jax.nn.softmax(jnp.where(mask_BS[:, None, None], scores_BKGS * H**-0.5, MASKED), axis=-1)
+
+    def sums(size: int) -> jax.Array:
+        k_BKHs, v_BKsH = k_BKHS[..., :size], v_BKSH[..., :size, :]
+        products = q_BKGH[..., None].astype(jnp.float32) * k_BKHs[:, :, None].astype(jnp.float32)
+        weights_BKGs = softmax(jnp.sum(products, axis=3))
+        return jnp.sum(weights_BKGs[..., None] * v_BKsH[:, :, None].astype(jnp.float32), axis=3).astype(v_BKSH.dtype)
+
+    if parts == 1:
+        scores_BKGS = jnp.einsum("bkgh,bkhs->bkgs", q_BKGH, k_BKHS, preferred_element_type=jnp.float32)
+        out_BKGH = jnp.einsum("bkgs,bksh->bkgh", softmax(scores_BKGS).astype(v_BKSH.dtype), v_BKSH)
+    else:
+        sizes = [-(-S * part // parts) for part in range(1, parts + 1)]
+        holds_last = jnp.searchsorted(jnp.array(sizes), last, side="right")
+        out_BKGH = jax.lax.switch(holds_last, [lambda size=size: sums(size) for size in sizes])
+    return out_BKGH.reshape(B, N, H)
 
 
 def _dense(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, overload
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from w2sr_jax.core.mesh import LogicalAxis, constrain
-from w2sr_jax.model.attention import attention
+from w2sr_jax.model.attention import attention, decode_attention
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.kv_cache import Cache
 from w2sr_jax.model.rope import rope_tables, rotate
@@ -161,7 +161,6 @@ class Decoder(nnx.Module):
             self.lm_head = create(outer["lm_head"])
         self.layers = nnx.Dict({name: create(spec) for name, spec in layer.items()})
 
-    @overload
     def __call__(
         self,
         tokens_BT: jax.Array,
@@ -169,102 +168,89 @@ class Decoder(nnx.Module):
         segment_ids_BT: jax.Array | None = None,
         *,
         mesh: Mesh | None = None,
-    ) -> jax.Array: ...
-
-    @overload
-    def __call__(
-        self,
-        tokens_BT: jax.Array,
-        positions_BT: jax.Array | None = None,
-        segment_ids_BT: jax.Array | None = None,
-        *,
-        cache: Cache,
-        cache_index: jax.Array | int,
-        mesh: Mesh | None = None,
-    ) -> tuple[jax.Array, Cache]: ...
-
-    def __call__(
-        self,
-        tokens_BT: jax.Array,
-        positions_BT: jax.Array | None = None,
-        segment_ids_BT: jax.Array | None = None,
-        cache: Cache | None = None,
-        cache_index: jax.Array | int | None = None,
-        mesh: Mesh | None = None,
-    ) -> jax.Array | tuple[jax.Array, Cache]:
-        """Hidden states after the last norm.
+    ) -> jax.Array:
+        """Hidden states [B, T, D] after the last norm.
 
         Args:
             tokens_BT: int token ids.
-            positions_BT: rotary positions; default 0..T-1 (from `cache_index` on with a cache).
+            positions_BT: rotary positions; default 0..T-1.
             segment_ids_BT: 0 is padding; tokens attend within their own segment. Default: one segment a row.
-                With a cache only padding or not is looked at.
-            cache: past keys and values; the new ones go to slots cache_index .. cache_index+T-1 of every row.
-            cache_index: scalar. A Python int lets attention stop at the last slot written.
             mesh: keeps activations where core/mesh.py says; B must split over its data axes.
-
-        Returns:
-            hidden_BTD, with a cache (hidden_BTD, new cache).
         """
-        if positions_BT is None:
-            start = 0 if cache_index is None else cache_index
-            positions_BT = jnp.broadcast_to(start + jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
-        x_BTD = self.embed[...].at[tokens_BT].get(mode="clip").astype(self.dtype)
-        x_BTD = constrain(x_BTD, ("batch", "length", "act_embed"), mesh)
-        tables = rope_tables(self.config, positions_BT)
-        if cache is None:
-            attend = functools.partial(attention, segment_ids_BT=segment_ids_BT)
-            x_BTD = self._run(lambda x, w: block(self.config, w, x, tables, attend, mesh), x_BTD)
-            return rms_norm(x_BTD, self.norm[...], self.config.rms_norm_eps)
-        assert cache_index is not None
-        x_BTD, cache = self._run_cached(x_BTD, tables, positions_BT, segment_ids_BT, cache, cache_index, mesh)
-        return rms_norm(x_BTD, self.norm[...], self.config.rms_norm_eps), cache
+        x_BTD, tables = self._begin(tokens_BT, positions_BT, mesh)
+        attend = functools.partial(attention, segment_ids_BT=segment_ids_BT)
+        x_BTD, _ = self._run(lambda x, w: (block(self.config, w, x, tables, attend, mesh), None), x_BTD)
+        return rms_norm(x_BTD, self.norm[...], self.config.rms_norm_eps)
 
-    def _run(self, body: Callable[[Any, Weights], Any], carry: Any) -> Any:
-        """Folds `body` over the layers."""
-        if self.remat == "full":
-            body = jax.checkpoint(body, prevent_cse=not self.scan_layers)
-        weights = {name: param[...] for name, param in self.layers.items()}
-        unroll = 1 if self.scan_layers else self.config.num_layers
-        return jax.lax.scan(lambda c, w: (body(c, w), None), carry, weights, unroll=unroll)[0]
+    def prefill(
+        self, tokens_BT: jax.Array, positions_BT: jax.Array, segment_ids_BT: jax.Array, *, mesh: Mesh | None = None
+    ) -> Cache:
+        """Keys and values of prompts, in T slots; arguments as of a call."""
+        x_BTD, tables = self._begin(tokens_BT, positions_BT, mesh)
 
-    def _run_cached(
+        def body(x: jax.Array, w: Weights) -> tuple[jax.Array, Cache]:
+            made: list[Cache] = []
+
+            def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+                made.append(Cache(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)))
+                return attention(q, k, v, segment_ids_BT=segment_ids_BT)
+
+            return block(self.config, w, x, tables, attend, mesh), made[0]
+
+        return self._run(body, x_BTD)[1]
+
+    def decode(
         self,
-        x_BTD: jax.Array,
-        tables: Tables,
-        positions_BT: jax.Array,
-        segment_ids_BT: jax.Array | None,
+        tokens_B: jax.Array,
         cache: Cache,
-        cache_index: jax.Array | int,
-        mesh: Mesh | None,
+        first_B: jax.Array,
+        slot: jax.Array,
+        *,
+        mesh: Mesh | None = None,
     ) -> tuple[jax.Array, Cache]:
-        written_BT = positions_BT if segment_ids_BT is None else jnp.where(segment_ids_BT == 0, -1, positions_BT)
-        positions_BS = jax.lax.dynamic_update_slice(
-            cache.positions_BS, written_BT.astype(cache.positions_BS.dtype), (0, cache_index)
-        )
-        last = cache_index + x_BTD.shape[1] if isinstance(cache_index, int) else cache.positions_BS.shape[1]
+        """One token more for every row: (float32 logits [B, V] of the next one, cache with this one).
 
-        # The whole cache is the loop's carry and each layer writes its T slots in place: as a scanned-over input and
+        Args:
+            cache: stacked; slots first..slot-1 of each row hold its past.
+            first_B: the slot of each row's position 0.
+            slot: where the token goes, in every row.
+        """
+        x_B1D, tables = self._begin(tokens_B[:, None], (slot - first_B)[:, None], mesh)
+
+        # The whole cache is the loop's carry and each layer writes its slot in place: as a scanned-over input and
         # output it would be copied at every step.
-        def body(carry: tuple[Any, ...], w: Weights) -> tuple[Any, ...]:
+        def body(carry: tuple[Any, ...], w: Weights) -> tuple[Any, None]:
             x, k_all, v_all, layer = carry
 
             def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
                 nonlocal k_all, v_all
-                at = (layer, 0, cache_index, 0, 0)
-                k_all = jax.lax.dynamic_update_slice(k_all, k[None].astype(k_all.dtype), at)
-                v_all = jax.lax.dynamic_update_slice(v_all, v[None].astype(v_all.dtype), at)
-                keys = jax.lax.dynamic_index_in_dim(k_all, layer, keepdims=False)[:, :last].astype(q.dtype)
-                values = jax.lax.dynamic_index_in_dim(v_all, layer, keepdims=False)[:, :last].astype(q.dtype)
-                return attention(
-                    q, keys, values, query_positions_BT=positions_BT, key_positions_BS=positions_BS[:, :last]
-                )
+                k_1BKH1, v_1BK1H = k.transpose(1, 0, 2, 3)[..., None], v.transpose(1, 0, 2, 3)[..., None, :]
+                k_all = jax.lax.dynamic_update_slice(k_all, k_1BKH1.astype(k_all.dtype), (layer, 0, 0, 0, slot))
+                v_all = jax.lax.dynamic_update_slice(v_all, v_1BK1H.astype(v_all.dtype), (layer, 0, 0, slot, 0))
+                keys, values = (jax.lax.dynamic_index_in_dim(x, layer, keepdims=False) for x in (k_all, v_all))
+                return decode_attention(q[:, 0], keys.astype(q.dtype), values.astype(q.dtype), first_B, slot)
 
-            x = block(self.config, w, x, tables, attend, mesh)
-            return x, k_all, v_all, layer + 1
+            return (block(self.config, w, x, tables, attend, mesh), k_all, v_all, layer + 1), None
 
-        x_BTD, k, v, _ = self._run(body, (x_BTD, cache.k_LBSKH, cache.v_LBSKH, jnp.int32(0)))
-        return x_BTD, Cache(k, v, positions_BS)
+        (x_B1D, k, v, _), _ = self._run(body, (x_B1D, cache.k, cache.v, jnp.int32(0)))
+        hidden_BD = rms_norm(x_B1D[:, 0], self.norm[...], self.config.rms_norm_eps)
+        return self.logits(hidden_BD), Cache(k, v)
+
+    def _begin(
+        self, tokens_BT: jax.Array, positions_BT: jax.Array | None, mesh: Mesh | None
+    ) -> tuple[jax.Array, Tables]:
+        """Embedded tokens, and the rotations of their positions."""
+        if positions_BT is None:
+            positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
+        x_BTD = self.embed[...].at[tokens_BT].get(mode="clip").astype(self.dtype)
+        return constrain(x_BTD, ("batch", "length", "act_embed"), mesh), rope_tables(self.config, positions_BT)
+
+    def _run(self, body: Callable[[Any, Weights], tuple[Any, Any]], carry: Any) -> tuple[Any, Any]:
+        """Folds `body` over the layers; as `jax.lax.scan`."""
+        if self.remat == "full":
+            body = jax.checkpoint(body, prevent_cse=not self.scan_layers)
+        weights = {name: param[...] for name, param in self.layers.items()}
+        return jax.lax.scan(body, carry, weights, unroll=1 if self.scan_layers else self.config.num_layers)
 
     def param(self, name: str) -> nnx.Param:
         """The parameter of that name in `param_specs`."""

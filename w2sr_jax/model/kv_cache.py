@@ -1,4 +1,9 @@
-"""The key-value cache: keys and values of past tokens, stacked over layers, with the position id of every slot."""
+"""The key-value cache: keys and values of past tokens.
+
+Shape letters: L layers, B rows, K kv heads, H head dim, S slots. Keys have their slots last and values before the last
+axis, so that both sums of attention over one query run along memory. Either is one array stacked over layers, or a
+tuple of one array a layer: then a layer is written and read without touching the others.
+"""
 
 from __future__ import annotations
 
@@ -11,38 +16,80 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from w2sr_jax.core.mesh import constrain
-from w2sr_jax.model.config import ModelConfig
+
+ROWS = -4  # the axis, counted from the end: the same with and without L in front
+KEY_SLOTS, VALUE_SLOTS = -1, -2
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["k_LBSKH", "v_LBSKH", "positions_BS"], meta_fields=[])
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["k", "v"], meta_fields=[])
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cache:
-    """What a decoder remembers of the tokens it has seen."""
+    """What a decoder remembers. Which slots of a row are filled, its user knows."""
 
-    k_LBSKH: jax.Array
-    v_LBSKH: jax.Array
-    positions_BS: jax.Array  # int32; -1 is an empty slot or padding
+    k: Any  # [L, B, K, H, S], or a tuple of [B, K, H, S]
+    v: Any  # [L, B, K, S, H], or a tuple of [B, K, S, H]
 
-    @classmethod
-    def zeros(cls, config: ModelConfig, batch: int, length: int, dtype: Any) -> Self:
-        """An empty cache of `length` slots for each of `batch` rows."""
-        shape = (config.num_layers, batch, length, config.num_kv_heads, config.head_dim)
-        return cls(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.full((batch, length), -1, jnp.int32))
+    @property
+    def length(self) -> int:
+        """Slots."""
+        return jax.tree.leaves(self.k)[0].shape[KEY_SLOTS]
 
-    def grow(self, length: int) -> Self:
-        """The same cache with empty slots added at the end, `length` in all."""
-        more = length - self.positions_BS.shape[1]
-        widen = ((0, 0), (0, 0), (0, more), (0, 0), (0, 0))
-        positions_BS = jnp.pad(self.positions_BS, ((0, 0), (0, more)), constant_values=-1)
-        return type(self)(jnp.pad(self.k_LBSKH, widen), jnp.pad(self.v_LBSKH, widen), positions_BS)
+    @property
+    def by_layer(self) -> bool:
+        return isinstance(self.k, tuple)
+
+    def split(self) -> Self:
+        """One array a layer."""
+        return type(self)(tuple(self.k), tuple(self.v))
 
     def repeat(self, copies: int) -> Self:
         """Each row `copies` times, the copies side by side."""
-        k, v = (jnp.repeat(x, copies, axis=1) for x in (self.k_LBSKH, self.v_LBSKH))
-        return type(self)(k, v, jnp.repeat(self.positions_BS, copies, axis=0))
+        return jax.tree.map(lambda x: jnp.repeat(x, copies, axis=ROWS), self)
+
+    def grow(self, length: int) -> Self:
+        """The same cache with empty slots added at the end, `length` in all."""
+
+        def widen(x: jax.Array, axis: int) -> jax.Array:
+            pad = [(0, 0)] * x.ndim
+            pad[axis] = (0, length - self.length)
+            return jnp.pad(x, pad)
+
+        return self._each(widen)
+
+    def shift(self, by: jax.Array) -> Self:
+        """Every slot moved `by` to the front; what moves out at the front is lost."""
+        return self._each(lambda x, axis: jnp.roll(x, -by, axis))
+
+    def insert(self, other: Self, sources_R: jax.Array, rows_R: jax.Array, count: jax.Array, end: jax.Array) -> Self:
+        """Rows of another cache written over rows of this one, so that their last slot lies before slot `end`.
+
+        Args:
+            sources_R: which row of `other`.
+            rows_R: which row of this one.
+            count: how many of the R pairs count.
+        """
+
+        def put(i: jax.Array, cache: Self) -> Self:
+            def one(x: jax.Array, new: jax.Array, axis: int) -> jax.Array:
+                row = jax.lax.dynamic_index_in_dim(new, sources_R[i], axis=new.ndim + ROWS)
+                start: list[Any] = [0] * x.ndim
+                start[ROWS], start[axis] = rows_R[i], end - other.length
+                return jax.lax.dynamic_update_slice(x, row, start)
+
+            return type(self)(
+                jax.tree.map(lambda x, new: one(x, new, KEY_SLOTS), cache.k, other.k),
+                jax.tree.map(lambda x, new: one(x, new, VALUE_SLOTS), cache.v, other.v),
+            )
+
+        return jax.lax.fori_loop(0, count, put, self)
 
     def on(self, mesh: Mesh | None) -> Self:
-        """The same cache kept where core/mesh.py says, inside a jitted function."""
-        axes = ("layers", "batch", "length", "act_kv_heads", None)
-        k, v = (constrain(x, axes, mesh) for x in (self.k_LBSKH, self.v_LBSKH))
-        return type(self)(k, v, constrain(self.positions_BS, ("batch", "length"), mesh))
+        """The same (stacked) cache kept where core/mesh.py says, inside a jitted function."""
+        k_axes = ("layers", "batch", "act_kv_heads", None, "length")
+        v_axes = ("layers", "batch", "act_kv_heads", "length", None)
+        return type(self)(constrain(self.k, k_axes, mesh), constrain(self.v, v_axes, mesh))
+
+    def _each(self, change: Any) -> Self:
+        return type(self)(
+            jax.tree.map(lambda x: change(x, KEY_SLOTS), self.k), jax.tree.map(lambda x: change(x, VALUE_SLOTS), self.v)
+        )

@@ -1,18 +1,18 @@
-"""Autoregressive sampling: one prefill and one decode loop, both jitted, for a batch of unequal prompts.
+"""Autoregressive sampling, the host's half: which prompts are in the batch, and what comes out of it.
 
-Prompts are padded on the left, so all rows write the same cache slot at the same step. Prefill reads each prompt but
-for its last token; the loop reads that one and then every new one, so the choice of a token is compiled once.
 Widths come in buckets, everything else (weights, stop ids, temperature, number of tokens) is a runtime argument: the
-number of compilations is that of the (batch, prompt, cache) buckets met, over all Samplers of one architecture.
+number of compilations is that of the (batch, prompt, cache) buckets met, over all Samplers of one architecture. On one
+device, rows that are done are filled with the next prompts while the others go on, so that no batch waits for its
+longest answer.
 
-Shape letters: B rows, U prompts (B = U x copies), P prompt columns, S cache slots, V vocabulary, K stop ids.
+Shape letters: as in decode_loop.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -22,50 +22,15 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from w2sr_jax.core.mesh import batch_ways, place_rows, replicated
+from w2sr_jax.model import decode_loop
 from w2sr_jax.model.config import ModelConfig
+from w2sr_jax.model.decode_loop import Fill, Request, State
 from w2sr_jax.model.decoder import Decoder
-from w2sr_jax.model.kv_cache import Cache
-from w2sr_jax.model.token_choice import choose_tokens, row_keys
+from w2sr_jax.model.unrolled import Unrolled, unroll
 
-# Slots of the first cache. A longer completion doubles it as it goes, so short ones never attend over the longest.
+# Slots of the first cache. It doubles as it goes up to what the longest completion needs.
 FIRST_CACHE = 512
-
-
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["row_keys_B2", "padding_B", "start", "max_tokens", "temperature", "top_p", "top_k", "stop_ids_K"],
-    meta_fields=[],
-)
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """What a batch asks for; all of it runtime."""
-
-    row_keys_B2: Any  # uint32, random key data of each row before the token index is folded in
-    padding_B: Any  # int32, slots of left padding
-    start: Any  # int32, the slot of the last prompt token
-    max_tokens: Any  # int32
-    temperature: Any  # float32
-    top_p: Any  # float32
-    top_k: Any  # int32
-    stop_ids_K: Any  # int32, filled up with -1
-
-
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["cache", "newest_B", "tokens_BS", "logprobs_BS", "lengths_B", "finished_B", "slot"],
-    meta_fields=[],
-)
-@dataclasses.dataclass(frozen=True)
-class State:
-    """The loop's carry."""
-
-    cache: Cache
-    newest_B: jax.Array  # int32, the token to read next, into `slot`
-    tokens_BS: jax.Array  # int32, new tokens, each in the column of its predecessor's slot
-    logprobs_BS: jax.Array  # float32, of the same tokens under the plain softmax
-    lengths_B: jax.Array  # int32, new tokens so far, the stop token included
-    finished_B: jax.Array  # bool
-    slot: jax.Array  # int32
+REFILLS = 8  # a batch is filled again when an eighth of it is done: one prefill for several prompts
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,89 +42,15 @@ class Row:
     stopped: bool
 
 
-@functools.partial(jax.jit, static_argnames=("graphdef", "config", "length", "copies", "mesh"))
-def _prefill(
-    graphdef: nnx.GraphDef[Decoder],
-    config: ModelConfig,
-    params: Any,
-    prompts_UP: jax.Array,
-    newest_B: jax.Array,
-    finished_B: jax.Array,
-    samples_B: jax.Array,
-    request: Request,
-    *,
-    length: int,
-    copies: int,
-    mesh: Mesh | None,
-) -> tuple[State, Request]:
-    """Reads all but the last token of each prompt; makes a cache of `length` slots with `copies` rows per prompt.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Weights:
+    """What `Sampler.sample` takes: see `Sampler.prepare`."""
 
-    `request` comes with the rows' seeds in place of their keys and goes with the keys.
-    """
-    model = nnx.merge(graphdef, params)
-    (num_prompts, width), rows = prompts_UP.shape, finished_B.shape[0]
-    positions_UP = jnp.arange(width, dtype=jnp.int32) - request.padding_B[::copies, None]
-    segment_ids_UP = (positions_UP >= 0).astype(jnp.int32)
-    cache = Cache.zeros(config, num_prompts, width, model.dtype)
-    _, cache = model(prompts_UP, jnp.maximum(positions_UP, 0), segment_ids_UP, cache=cache, cache_index=0, mesh=mesh)
-    state = State(
-        cache=cache.repeat(copies).grow(length).on(mesh),
-        newest_B=newest_B,
-        tokens_BS=jnp.zeros((rows, length), jnp.int32),
-        logprobs_BS=jnp.zeros((rows, length), jnp.float32),
-        lengths_B=jnp.zeros((rows,), jnp.int32),
-        finished_B=finished_B,
-        slot=request.start,
-    )
-    return state, dataclasses.replace(request, row_keys_B2=row_keys(request.row_keys_B2, samples_B))
+    params: Any
+    unrolled: Unrolled | None
 
 
-@functools.partial(jax.jit, static_argnames=("graphdef", "mesh"), donate_argnames=("state",))
-def _decode(
-    graphdef: nnx.GraphDef[Decoder], params: Any, state: State, request: Request, *, mesh: Mesh | None
-) -> State:
-    """Extends all rows until every one has finished, the token limit is met, or the cache is full."""
-    model = nnx.merge(graphdef, params)
-    end = jnp.minimum(request.start + request.max_tokens, state.tokens_BS.shape[1])
-
-    def more(state: State) -> jax.Array:
-        return (state.slot < end) & ~jnp.all(state.finished_B)
-
-    def step(state: State) -> State:
-        slot, positions_B1 = state.slot, (state.slot - request.padding_B)[:, None]
-        tokens_B1 = state.newest_B[:, None]
-        hidden_B1D, cache = model(
-            tokens_B1, positions_B1, jnp.ones_like(tokens_B1), cache=state.cache, cache_index=slot, mesh=mesh
-        )
-        logits_BV = model.logits(hidden_B1D[:, 0])
-        chosen_B = choose_tokens(
-            logits_BV, request.row_keys_B2, slot - request.start, request.temperature, request.top_p, request.top_k
-        )
-        logprobs_B = jnp.take_along_axis(logits_BV, chosen_B[:, None], axis=-1)[:, 0]
-        logprobs_B -= jax.nn.logsumexp(logits_BV, axis=-1)
-        put = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=slot, axis=1)
-        return State(
-            cache=cache,
-            newest_B=chosen_B,
-            tokens_BS=put(state.tokens_BS, chosen_B[:, None]),
-            logprobs_BS=put(state.logprobs_BS, logprobs_B[:, None]),
-            lengths_B=state.lengths_B + ~state.finished_B,
-            finished_B=state.finished_B | jnp.any(chosen_B[:, None] == request.stop_ids_K, axis=-1),
-            slot=slot + 1,
-        )
-
-    return jax.lax.while_loop(more, step, state)
-
-
-@functools.partial(jax.jit, static_argnames=("length",))
-def _grow(state: State, *, length: int) -> State:
-    widen = ((0, 0), (0, length - state.tokens_BS.shape[1]))
-    return dataclasses.replace(
-        state,
-        cache=state.cache.grow(length),
-        tokens_BS=jnp.pad(state.tokens_BS, widen),
-        logprobs_BS=jnp.pad(state.logprobs_BS, widen),
-    )
+OnRow = Callable[[int, Row], None]
 
 
 def prompt_bucket(length: int) -> int:
@@ -175,15 +66,12 @@ def cache_bucket(length: int) -> int:
 
 @functools.cache
 def _graphdef(config: ModelConfig, dtype: Any) -> nnx.GraphDef[Decoder]:
-    """One per architecture, whatever the given model's training options, so that all share their compilations.
-
-    Layers are scanned: unrolled ones decode no faster on a CPU and take more than twice as long to compile.
-    """
+    """One per architecture, whatever the given model's training options, so that all share their compilations."""
     return nnx.split(nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0), dtype=dtype)))[0]
 
 
 class Sampler:
-    """The host side: pads a batch, runs prefill and decode, fetches the result once.
+    """Samples from a Decoder's parameters.
 
     Args:
         config: of the Decoder whose parameters `sample` is given.
@@ -193,12 +81,17 @@ class Sampler:
 
     def __init__(self, config: ModelConfig, dtype: Any, *, mesh: Mesh | None = None):
         self._graphdef, self._config, self._mesh = _graphdef(config, jnp.dtype(dtype)), config, mesh
-        # A prompt batch must be a multiple of this.
+        # A prompt batch must be a multiple of this; with more than one, rows are not filled again.
         self.ways = batch_ways(mesh) if mesh is not None else 1
+        self._by_layer = mesh is None and jax.default_backend() == "cpu"
+
+    def prepare(self, params: Any) -> Weights:
+        """A Decoder's parameters as `sample` wants them: on one CPU device with a copy laid out for decoding."""
+        return Weights(params, unroll(self._graphdef, params) if self._by_layer else None)
 
     def sample(
         self,
-        params: Any,
+        weights: Weights,
         prompts: Sequence[Sequence[int]],
         streams: Sequence[tuple[int, int]],
         *,
@@ -209,68 +102,30 @@ class Sampler:
         top_p: float,
         top_k: int,
         stop_token_ids: Sequence[int],
+        on_row: OnRow | None = None,
     ) -> list[Row]:
         """Samples `copies` rows for each prompt; row u * copies + c is copy c of prompt u.
 
         Args:
-            params: the Decoder's parameters.
-            prompts: token ids, none empty.
+            weights: of `prepare`.
+            prompts: token ids, none empty; the longest first, where there are more than `batch`.
             streams: (seed, sample) of each row, which decide its random stream.
-            batch: prompts to compile for; the missing ones are dummies that have finished from the start.
+            batch: prompts in the batch at once. Missing ones are dummies that are done from the start.
+            on_row: called with each row's index and the row, soon after it is done.
         """
-        width = prompt_bucket(max(len(prompt) for prompt in prompts) - 1)
-        rows = len(prompts) * copies
-        # Dummies look like prompts of one token, of which nothing is left for prefill.
-        prompts_UP, newest_U = np.zeros((batch, width), np.int32), np.zeros(batch, np.int32)
-        padding_U = np.full(batch, width, np.int32)
-        for row, prompt in enumerate(prompts):
-            newest_U[row], padding_U[row] = prompt[-1], width - len(prompt) + 1
-            prompts_UP[row, padding_U[row] :] = prompt[:-1]
-        seeds_B2, samples_B = np.zeros((batch * copies, 2), np.uint32), np.zeros(batch * copies, np.uint32)
-        for row, (seed, sample) in enumerate(streams):
-            seeds_B2[row], samples_B[row] = (seed >> 32, seed & 0xFFFFFFFF), sample
+        if len(prompts) > batch and self.ways > 1:
+            raise ValueError(f"{len(prompts)} prompts for a batch of {batch}, which is not filled again on a mesh")
         stop_ids_K = np.full(max(8, 1 << len(stop_token_ids).bit_length()), -1, np.int32)
         stop_ids_K[: len(stop_token_ids)] = list(stop_token_ids)
         request = Request(
-            row_keys_B2=self._sharded(seeds_B2),
-            padding_B=self._sharded(np.repeat(padding_U, copies)),
-            start=np.int32(width),
             max_tokens=np.int32(max_tokens),
             temperature=np.float32(temperature),
             top_p=np.float32(top_p),
             top_k=np.int32(top_k),
             stop_ids_K=stop_ids_K,
         )
-        longest = cache_bucket(width + max_tokens)
-        length = min(longest, max(FIRST_CACHE, cache_bucket(2 * width)))
-        state, request = _prefill(
-            self._graphdef,
-            self._config,
-            params,
-            self._sharded(prompts_UP),
-            self._sharded(np.repeat(newest_U, copies)),
-            self._sharded(np.arange(batch * copies) >= rows),
-            self._sharded(samples_B),
-            request,
-            length=length,
-            copies=copies,
-            mesh=self._mesh,
-        )
-        state = _decode(self._graphdef, params, state, request, mesh=self._mesh)
-        while length < longest and not np.all(self._fetch(state.finished_B)):
-            length = min(longest, 2 * length)
-            state = _decode(self._graphdef, params, _grow(state, length=length), request, mesh=self._mesh)
-        tokens_BS, logprobs_BS, lengths_B, finished_B = self._fetch(
-            (state.tokens_BS, state.logprobs_BS, state.lengths_B, state.finished_B)
-        )
-        return [
-            Row(
-                tokens_BS[row, width : width + lengths_B[row]].tolist(),
-                logprobs_BS[row, width : width + lengths_B[row]].tolist(),
-                bool(finished_B[row]),
-            )
-            for row in range(rows)
-        ]
+        run = _Run(self, weights, prompts, streams, copies, request, on_row or (lambda index, row: None))
+        return run.all(batch, max_tokens)
 
     def _sharded(self, array: np.ndarray) -> Any:
         return array if self._mesh is None else place_rows(array, self._mesh, len(array))
@@ -278,6 +133,128 @@ class Sampler:
     def _fetch(self, tree: Any) -> Any:
         """Copies to the host; on a mesh every process first gathers all rows."""
         return jax.device_get(tree if self._mesh is None else _gather(tree, self._mesh))
+
+
+class _Run:
+    """One call of `Sampler.sample`."""
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        weights: Weights,
+        prompts: Sequence[Sequence[int]],
+        streams: Sequence[tuple[int, int]],
+        copies: int,
+        request: Request,
+        on_row: OnRow,
+    ):
+        self._sampler, self._weights, self._request, self._on_row = sampler, weights, request, on_row
+        self._prompts, self._streams, self._copies = prompts, streams, copies
+        self._rows: dict[int, Row] = {}
+        self._next = 0  # prompts that have been taken
+
+    def all(self, batch: int, max_tokens: int) -> list[Row]:
+        """Every row, in order."""
+        sampler, copies = self._sampler, self._copies
+        width = self._width(self._prompts)
+        longest = cache_bucket(width + max_tokens)
+        length = min(longest, max(FIRST_CACHE, cache_bucket(2 * width)))
+        # Which row of the result each row of the batch is; -1 is none.
+        held_B = np.full(batch * copies, -1)
+        count = min(batch, len(self._prompts))
+        held_B[: count * copies] = np.arange(count * copies)
+        state = decode_loop.start(
+            sampler._graphdef,
+            self._weights.params,
+            self._fill(count, batch, width),
+            copies=copies,
+            length=length,
+            tokens=max(16, 1 << (max_tokens - 1).bit_length()),
+            by_layer=sampler._by_layer,
+            mesh=sampler._mesh,
+        )
+        group = max(1, batch // REFILLS)
+        while True:
+            waiting = len(self._prompts) - self._next
+            enough = int(np.sum(held_B < 0)) + min(group, waiting) * copies if waiting else held_B.size
+            state = self._decode(state, enough)
+            done_B, first_B, slot = sampler._fetch((state.done_B, state.first_B, state.slot))
+            self._collect(state, done_B, held_B)
+            free = np.flatnonzero(held_B < 0)
+            while (fits := min(group, len(self._prompts) - self._next, free.size // copies)) > 0:
+                rows_R, free = free[: fits * copies], free[fits * copies :]
+                state = self._refill(state, fits, group, rows_R, held_B, int(slot))
+                first_B = sampler._fetch(state.first_B)
+            if np.all(held_B < 0):
+                return [self._rows[index] for index in range(len(self._rows))]
+            if slot == state.cache.length:
+                state = self._make_room(state, int(np.min(first_B[held_B >= 0])), longest)
+
+    def _decode(self, state: State, enough: int) -> State:
+        sampler, unrolled = self._sampler, self._weights.unrolled
+        weights = self._weights.params if unrolled is None else unrolled
+        return decode_loop.decode(
+            *(sampler._graphdef, sampler._config, weights, state, self._request, np.int32(enough)), mesh=sampler._mesh
+        )
+
+    def _collect(self, state: State, done_B: np.ndarray, held_B: np.ndarray) -> None:
+        """Takes rows that are done off the batch."""
+        finished = np.flatnonzero(done_B & (held_B >= 0))
+        if not finished.size:
+            return
+        tokens_BN, logprobs_BN, lengths_B = self._sampler._fetch((state.tokens_BN, state.logprobs_BN, state.lengths_B))
+        for row in finished:
+            ids = tokens_BN[row, : lengths_B[row]].tolist()
+            found = Row(ids, logprobs_BN[row, : lengths_B[row]].tolist(), ids[-1] in self._request.stop_ids_K)
+            index, held_B[row] = int(held_B[row]), -1
+            self._rows[index] = found
+            self._on_row(index, found)
+
+    def _refill(self, state: State, count: int, group: int, rows_R: np.ndarray, held_B: np.ndarray, slot: int) -> State:
+        """Puts the next `count` prompts into free rows."""
+        width = self._width(self._prompts[self._next :])
+        assert width <= slot  # longest prompts come first, and `_make_room` leaves this much
+        first = self._next * self._copies
+        held_B[rows_R] = np.arange(first, first + count * self._copies)
+        padded = np.zeros(group * self._copies, np.int32)
+        padded[: rows_R.size] = rows_R
+        fill = self._fill(count, group, width)
+        sampler = self._sampler
+        return decode_loop.refill(sampler._graphdef, self._weights.params, state, fill, padded, copies=self._copies)
+
+    def _make_room(self, state: State, unused: int, longest: int) -> State:
+        """For a full cache, of whose first slots so many are needed by no row."""
+        slot = state.cache.length
+        if self._next < len(self._prompts):
+            unused = min(unused, slot - self._width(self._prompts[self._next :]))
+        if 4 * unused >= slot or slot >= longest:
+            return decode_loop.shift(state, np.int32(unused))
+        return decode_loop.grow(state, length=min(longest, 2 * slot))
+
+    def _width(self, prompts: Sequence[Sequence[int]]) -> int:
+        return prompt_bucket(max(len(prompt) for prompt in prompts) - 1)
+
+    def _fill(self, count: int, batch: int, width: int) -> Fill:
+        """The next `count` prompts, and dummies up to `batch`: prompts of one token, of which prefill reads nothing."""
+        prompts_UP, newest_U = np.zeros((batch, width), np.int32), np.zeros(batch, np.int32)
+        padding_U = np.full(batch, width, np.int32)
+        for row, prompt in enumerate(self._prompts[self._next : self._next + count]):
+            newest_U[row], padding_U[row] = prompt[-1], width - len(prompt) + 1
+            prompts_UP[row, padding_U[row] :] = prompt[:-1]
+        rows, first = batch * self._copies, self._next * self._copies
+        seeds_B2, samples_B = np.zeros((rows, 2), np.uint32), np.zeros(rows, np.uint32)
+        for row, (seed, sample) in enumerate(self._streams[first : first + count * self._copies]):
+            seeds_B2[row], samples_B[row] = (seed >> 32, seed & 0xFFFFFFFF), sample
+        self._next += count
+        sharded = self._sampler._sharded
+        return Fill(
+            prompts_UP=sharded(prompts_UP),
+            padding_U=sharded(padding_U),
+            newest_U=sharded(newest_U),
+            seeds_B2=sharded(seeds_B2),
+            samples_B=sharded(samples_B),
+            used_B=sharded(np.arange(rows) < count * self._copies),
+        )
 
 
 @functools.partial(jax.jit, static_argnames=("mesh",))

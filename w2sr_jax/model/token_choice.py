@@ -12,7 +12,7 @@ import jax.numpy as jnp
 def choose_tokens(
     logits_BV: jax.Array,
     row_keys_B2: jax.Array,
-    index: jax.Array | int,
+    index_B: jax.Array,
     temperature: jax.Array | float,
     top_p: jax.Array | float,
     top_k: jax.Array | int,
@@ -22,7 +22,7 @@ def choose_tokens(
     Args:
         logits_BV: fp32.
         row_keys_B2: uint32 key data of each row.
-        index: of the token in its completion; folded into the rows' keys.
+        index_B: int32, of the token in its row's completion; folded into the row's key.
         temperature, top_p, top_k: runtime scalars, as in `engine.base.Sampling`.
 
     Returns:
@@ -33,7 +33,7 @@ def choose_tokens(
         scaled_BV = logits_BV / temperature
         truncated = (top_p < 1) | ((top_k > 0) & (top_k < logits_BV.shape[-1]))
         kept_BV = jax.lax.cond(truncated, lambda x: truncate(x, top_p, top_k), lambda x: x, scaled_BV)
-        keys_B = jax.vmap(jax.random.fold_in, (0, None))(_keys(row_keys_B2), index)
+        keys_B = jax.vmap(jax.random.fold_in)(_keys(row_keys_B2), index_B)
         noise_BV = jax.vmap(lambda key: jax.random.gumbel(key, logits_BV.shape[-1:], jnp.float32))(keys_B)
         return jnp.argmax(kept_BV + noise_BV, axis=-1)
 

@@ -1,0 +1,210 @@
+"""The jitted half of sampling: rows of a batch that are filled, extended together, and filled again.
+
+Prompts end at one slot of the cache, so that all rows write the same slot at the same step: a row that is filled later
+is put right before the slot that the others have reached. Prefill reads each prompt but for its last token; the loop
+reads that one and then every new one, so the choice of a token is compiled once.
+
+Shape letters: B rows, U prompts (B = U x copies), R rows that are filled again, P prompt columns, S cache slots,
+N new tokens, V vocabulary, K stop ids.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+
+from w2sr_jax.model import unrolled
+from w2sr_jax.model.config import ModelConfig
+from w2sr_jax.model.decoder import Decoder
+from w2sr_jax.model.kv_cache import Cache
+from w2sr_jax.model.token_choice import choose_tokens, row_keys
+from w2sr_jax.model.unrolled import Unrolled
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["max_tokens", "temperature", "top_p", "top_k", "stop_ids_K"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What all rows ask for; all of it runtime."""
+
+    max_tokens: Any  # int32
+    temperature: Any  # float32
+    top_p: Any  # float32
+    top_k: Any  # int32
+    stop_ids_K: Any  # int32, filled up with -1
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["prompts_UP", "padding_U", "newest_U", "seeds_B2", "samples_B", "used_B"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class Fill:
+    """Prompts to start with; rows u * copies to u * copies + copies - 1 are those of prompt u."""
+
+    prompts_UP: Any  # int32, all but the last token of each, padded on the left
+    padding_U: Any  # int32, columns of padding
+    newest_U: Any  # int32, the last token of each
+    seeds_B2: Any  # uint32, the halves of each row's 64-bit seed
+    samples_B: Any  # uint32, which stream of that seed
+    used_B: Any  # bool; the others are dummies
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["cache", "slot", "first_B", "newest_B", "keys_B2", "tokens_BN", "logprobs_BN", "lengths_B", "done_B"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class State:
+    """The loop's carry."""
+
+    cache: Cache
+    slot: jax.Array  # int32, where `newest_B` goes next
+    first_B: jax.Array  # int32, the slot of each row's position 0
+    newest_B: jax.Array  # int32, the token to read next
+    keys_B2: jax.Array  # uint32, key data of each row before the token's index is folded in
+    tokens_BN: jax.Array  # int32, new tokens
+    logprobs_BN: jax.Array  # float32, of the same tokens under the plain softmax
+    lengths_B: jax.Array  # int32, new tokens so far, the stop token included
+    done_B: jax.Array  # bool; also rows without a prompt
+
+
+@functools.partial(jax.jit, static_argnames=("graphdef", "copies", "length", "tokens", "by_layer", "mesh"))
+def start(
+    graphdef: nnx.GraphDef[Decoder],
+    params: Any,
+    fill: Fill,
+    *,
+    copies: int,
+    length: int,
+    tokens: int,
+    by_layer: bool,
+    mesh: Mesh | None,
+) -> State:
+    """A batch with all of its rows filled, in a cache of `length` slots with room for `tokens` new tokens a row."""
+    cache = _prefill(graphdef, params, fill, mesh).repeat(copies).grow(length)
+    rows = fill.used_B.shape[0]
+    return State(
+        cache=cache.split() if by_layer else cache.on(mesh),
+        slot=jnp.int32(fill.prompts_UP.shape[1]),
+        first_B=jnp.repeat(fill.padding_U, copies),
+        newest_B=jnp.repeat(fill.newest_U, copies),
+        keys_B2=row_keys(fill.seeds_B2, fill.samples_B),
+        tokens_BN=jnp.zeros((rows, tokens), jnp.int32),
+        logprobs_BN=jnp.zeros((rows, tokens), jnp.float32),
+        lengths_B=jnp.zeros((rows,), jnp.int32),
+        done_B=~fill.used_B,
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("graphdef", "copies"), donate_argnames=("state",))
+def refill(
+    graphdef: nnx.GraphDef[Decoder], params: Any, state: State, fill: Fill, rows_R: jax.Array, *, copies: int
+) -> State:
+    """Puts new prompts into rows that are done.
+
+    Args:
+        fill: its R = U x copies rows; those that are used come first.
+        rows_R: which rows of the batch they become. No prompt may be longer than the slot that has been reached.
+    """
+    new = _prefill(graphdef, params, fill, None)
+    new = new.split() if state.cache.by_layer else new
+    sources_R = jnp.arange(rows_R.shape[0]) // copies
+    rows_R = jnp.where(fill.used_B, rows_R, state.done_B.shape[0])  # beyond the batch: dropped
+
+    def put(old: jax.Array, values: Any) -> jax.Array:
+        return old.at[rows_R].set(values, mode="drop")
+
+    return dataclasses.replace(
+        state,
+        cache=state.cache.insert(new, sources_R, rows_R, jnp.sum(fill.used_B), state.slot),
+        first_B=put(state.first_B, state.slot - fill.prompts_UP.shape[1] + fill.padding_U[sources_R]),
+        newest_B=put(state.newest_B, fill.newest_U[sources_R]),
+        keys_B2=put(state.keys_B2, row_keys(fill.seeds_B2, fill.samples_B)),
+        lengths_B=put(state.lengths_B, 0),
+        done_B=put(state.done_B, False),
+    )
+
+
+def _prefill(graphdef: nnx.GraphDef[Decoder], params: Any, fill: Fill, mesh: Mesh | None) -> Cache:
+    model = nnx.merge(graphdef, params)
+    positions_UP = jnp.arange(fill.prompts_UP.shape[1], dtype=jnp.int32) - fill.padding_U[:, None]
+    segment_ids_UP = (positions_UP >= 0).astype(jnp.int32)
+    return model.prefill(fill.prompts_UP, jnp.maximum(positions_UP, 0), segment_ids_UP, mesh=mesh)
+
+
+@functools.partial(jax.jit, static_argnames=("graphdef", "config", "mesh"), donate_argnames=("state",))
+def decode(
+    graphdef: nnx.GraphDef[Decoder],
+    config: ModelConfig,
+    weights: Any,
+    state: State,
+    request: Request,
+    enough: Any,
+    *,
+    mesh: Mesh | None,
+) -> State:
+    """Extends all rows until `enough` of them are done or the cache is full.
+
+    Args:
+        weights: the Decoder's parameters, or what `unrolled.unroll` made of them.
+        enough: int32.
+    """
+    rows_B = jnp.arange(state.done_B.shape[0])
+
+    def more(state: State) -> jax.Array:
+        return (state.slot < state.cache.length) & (jnp.sum(state.done_B) < enough)
+
+    def next_logits(state: State) -> tuple[jax.Array, Cache]:
+        if isinstance(weights, Unrolled):
+            return unrolled.decode(config, weights, state.newest_B, state.cache, state.first_B, state.slot)
+        model = nnx.merge(graphdef, weights)
+        return model.decode(state.newest_B, state.cache, state.first_B, state.slot, mesh=mesh)
+
+    def step(state: State) -> State:
+        logits_BV, cache = next_logits(state)
+        chosen_B = choose_tokens(
+            logits_BV, state.keys_B2, state.lengths_B, request.temperature, request.top_p, request.top_k
+        )
+        logprobs_B = jnp.take_along_axis(logits_BV, chosen_B[:, None], axis=-1)[:, 0]
+        logprobs_B -= jax.nn.logsumexp(logits_BV, axis=-1)
+        column_B = jnp.where(state.done_B, state.tokens_BN.shape[1], state.lengths_B)  # beyond the end: dropped
+        lengths_B = state.lengths_B + ~state.done_B
+        stops_B = jnp.any(chosen_B[:, None] == request.stop_ids_K, axis=-1)
+        return dataclasses.replace(
+            state,
+            cache=cache,
+            slot=state.slot + 1,
+            newest_B=chosen_B,
+            tokens_BN=state.tokens_BN.at[rows_B, column_B].set(chosen_B, mode="drop"),
+            logprobs_BN=state.logprobs_BN.at[rows_B, column_B].set(logprobs_B, mode="drop"),
+            lengths_B=lengths_B,
+            done_B=state.done_B | stops_B | (lengths_B >= request.max_tokens),
+        )
+
+    return jax.lax.while_loop(more, step, state)
+
+
+@functools.partial(jax.jit, static_argnames=("length",))
+def grow(state: State, *, length: int) -> State:
+    """A longer cache."""
+    return dataclasses.replace(state, cache=state.cache.grow(length))
+
+
+@functools.partial(jax.jit, donate_argnames=("state",))
+def shift(state: State, by: jax.Array) -> State:
+    """Forgets the first slots, which no row that is still extended may need."""
+    return dataclasses.replace(
+        state, cache=state.cache.shift(by), slot=state.slot - by, first_B=jnp.maximum(state.first_B - by, 0)
+    )
