@@ -6,13 +6,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import tasks
 
 from w2sr_jax.core import processes, runtime
 from w2sr_jax.core.config import MeshConfig, opt
 from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.mesh import make_mesh, place_rows
-from w2sr_jax.stages import sft
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -25,6 +23,10 @@ class Config:
 
 def everything(config: Config, workdir: Path) -> None:
     """The SFT trajectory, GRPO's updates and a restore of another mesh's checkpoint, in one start."""
+    import tasks
+
+    from w2sr_jax.stages import sft
+
     inputs = Path(config.inputs)
     sft.main(tasks.sft_config(inputs, config.mesh), str(workdir / "sft"))
     tasks.learn(inputs, config.mesh, workdir / "grpo")

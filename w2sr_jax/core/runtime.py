@@ -24,6 +24,7 @@ from w2sr_jax.core import config as configs
 from w2sr_jax.core import preemption, processes
 from w2sr_jax.core.errors import Preempted, UsageError, W2SRError
 from w2sr_jax.core.records import read_json, write_json
+from w2sr_jax.core.rendezvous import Coordinates
 from w2sr_jax.core.stage_config import ExperimentConfig
 
 Main = Callable[[Any, str], Any]
@@ -41,7 +42,7 @@ class CommandLine:
     config: Any
     workdir: Path
     distributed: bool
-    coordinates: processes.Coordinates | None  # None: to be detected
+    coordinates: Coordinates | None  # None: to be detected
     init_timeout_s: float
 
 
@@ -200,7 +201,7 @@ def parse(argv: list[str], config_type: type) -> CommandLine:
             raise UsageError(f"--{absent[0]}: missing; --coordinator, --num_processes and --process_id go together")
         coordinates = None
     else:
-        coordinates = processes.Coordinates(values.coordinator, values.num_processes, values.process_id)
+        coordinates = Coordinates(values.coordinator, values.num_processes, values.process_id)
     return CommandLine(
         config=values.config,
         workdir=Path(values.workdir).expanduser().resolve(),
