@@ -32,7 +32,8 @@ Main = Callable[[Any, str], Any]
 EXIT_FAILED, EXIT_USAGE, EXIT_PREEMPTED, EXIT_INTERRUPTED = 1, 2, 75, 130  # 75 is EX_TEMPFAIL: start it again
 
 # Stages that compute nothing on the mesh: of several processes, the first one does them and the others wait.
-ONE_PROCESS = ("filter", "report")
+FIRST_PROCESS = ("filter", "report")
+ONE_PROCESS = ("convert", "micro", "run")  # refused where several run
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def launch(stage: str, main: Main, config_type: type, argv: list[str] | None = N
             if not processes.is_writer():
                 logging.set_verbosity(min(logging.get_verbosity(), logging.WARNING))  # progress is told once
         with preemption.on_sigterm():
-            result = run(main, line.config, line.workdir)
+            result = run(main, line.config, line.workdir, stage)
         processes.leave()
         return result if isinstance(result, int) else 0
     except UsageError as error:
@@ -97,14 +98,19 @@ def launch(stage: str, main: Main, config_type: type, argv: list[str] | None = N
     return processes.end(code, f"w2sr {stage}: {reason}")
 
 
-def run(main: Main, config: Any, workdir: str | Path) -> Any:
-    """Validates, claims the workdir (see `claim`) and calls `main(config, workdir)`."""
+def run(main: Main, config: Any, workdir: str | Path, stage: str = "") -> Any:
+    """Validates, claims the workdir (see `claim`) and calls `main(config, workdir)`.
+
+    Args:
+        stage: decides what several processes do with it; see FIRST_PROCESS and ONE_PROCESS.
+    """
     configs.validate(config)
+    if stage in ONE_PROCESS and processes.count() > 1:
+        raise UsageError("runs in one process; start it without --distributed")
     with claim(workdir, config):
-        if processes.is_writer() or main.__module__.rpartition(".")[2] not in ONE_PROCESS:
+        result = None
+        if processes.is_writer() or stage not in FIRST_PROCESS:
             result = main(config, str(workdir))
-        else:
-            result = None
         processes.barrier(f"the end of {Path(workdir).name}", processes.FOREVER_S)
         return result
 
