@@ -1,6 +1,6 @@
 """Four real processes, SIGKILL in one or SIGTERM in all at random steps: the same command ends as an unbroken run.
 
-W2SR_KILLS sets how often; CI takes the default, ten were run by hand (BUILD_NOTES.md).
+W2SR_KILLS sets how often; CI takes the default.
 """
 
 import os
