@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -31,6 +34,9 @@ SEEN: list[Config] = []
 
 
 def main(config: Config, workdir: str) -> None:
+    if config.path == "sigterm":
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
     if config.path == "fail":
         raise W2SRError("the disk\nis full")
     SEEN.append(config)
@@ -118,6 +124,26 @@ def test_a_config_of_another_stage_is_refused(tmp_path, capsys):
 def test_a_failure_is_one_line_with_exit_code_1(tmp_path, capsys):
     assert run("--config.path=fail", f"--workdir={tmp_path}/w") == 1
     assert capsys.readouterr().err == "w2sr demo: the disk is full\n"
+
+
+def test_sigterm_ends_a_stage_without_steps_at_once_with_exit_code_75(tmp_path, capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    assert run("--config.path=sigterm", f"--workdir={tmp_path}/w") == 75
+    assert capsys.readouterr().err == "w2sr demo: stopped by SIGTERM; the same command resumes\n"
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_coordinates_go_together(tmp_path, capsys):
+    assert run("--config.path=x", "--coordinator=h:1", "--process_id=0", f"--workdir={tmp_path}/w") == 2
+    assert "--num_processes: missing; --coordinator, --num_processes and --process_id go" in capsys.readouterr().err
+    assert run("--config.path=x", "--process_id=-1", f"--workdir={tmp_path}/w") == 2
+
+
+def test_distributed_without_a_cluster_says_what_to_give(tmp_path, capsys, monkeypatch):
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "OMPI_", "KUBERNETES_", "JAX_COORDINATOR"))]:
+        monkeypatch.delenv(name)
+    assert run("--config.path=x", "--distributed", f"--workdir={tmp_path}/w") == 2
+    assert "--distributed: no Cloud TPU, GKE, Slurm or MPI was found; give --coordinator" in capsys.readouterr().err
 
 
 def test_resuming_under_another_config_is_refused_with_the_keys(tmp_path, capsys):

@@ -1,6 +1,6 @@
 """Four real processes, SIGKILL in one or SIGTERM in all at random steps: the same command ends as an unbroken run.
 
-W2SR_KILLS sets how often; CI takes the default, ten were run by hand (BUILD_NOTES.md).
+W2SR_KILLS sets how often; CI takes the default.
 """
 
 import os
@@ -19,7 +19,7 @@ from w2sr_jax.core.metrics import read_metrics
 
 KILLS = int(os.environ.get("W2SR_KILLS", "2"))
 STEPS_A_KILL, COUNT, SIZES = 20, 4, (1, 2, 2)
-TIMEOUT_S = 180.0
+TIMEOUT_S = 300.0  # of one start; a machine with other work is slow
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 + 120 * KILLS)]
 

@@ -9,7 +9,7 @@ from spawn import spawn
 from w2sr_jax.stages import sft
 
 WORKER = Path(__file__).with_name("worker.py")
-TIMEOUT_S = 90.0
+TIMEOUT_S = 240.0
 
 pytestmark = pytest.mark.slow
 

@@ -6,13 +6,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import tasks
 
 from w2sr_jax.core import processes, runtime
 from w2sr_jax.core.config import MeshConfig, opt
 from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.mesh import make_mesh, place_rows
-from w2sr_jax.stages import sft
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -25,11 +23,27 @@ class Config:
 
 def everything(config: Config, workdir: Path) -> None:
     """The SFT trajectory, GRPO's updates and a restore of another mesh's checkpoint, in one start."""
-    inputs = Path(config.inputs)
+    import tasks
+
+    from w2sr_jax.model import hf
+    from w2sr_jax.model.tensors import TensorFiles
+    from w2sr_jax.stages import sft
+
+    inputs, read, total = Path(config.inputs), TensorFiles.read, 0
+
+    def counted(self, name, index):
+        nonlocal total
+        value = read(self, name, index)
+        total += value.nbytes
+        return value
+
+    TensorFiles.read = counted
+    hf.load(inputs / "model", make_mesh(tasks.mesh_config(config.mesh)))
+    TensorFiles.read = read
     sft.main(tasks.sft_config(inputs, config.mesh), str(workdir / "sft"))
     tasks.learn(inputs, config.mesh, workdir / "grpo")
     leaves, tokens = tasks.restore(inputs, config.mesh, Path(config.checkpoints))
-    np.savez(workdir / f"restored{processes.index()}.npz", next_tokens=tokens, **leaves)
+    np.savez(workdir / f"restored{processes.index()}.npz", next_tokens=tokens, bytes_read=total, **leaves)
 
 
 def fails_alone(config: Config, workdir: Path) -> None:

@@ -1,17 +1,22 @@
 """`w2sr sft`: it learns, it resumes as if nothing had happened, and what it writes is a model."""
 
 import dataclasses
+import os
+import signal
 
 import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from tasks import flags_of
 
 from w2sr_jax.core.config import CheckpointConfig, MeshConfig, PriceConfig
 from w2sr_jax.core.cost import read_ledger
 from w2sr_jax.core.errors import UsageError, W2SRError
 from w2sr_jax.core.metrics import read_metrics
 from w2sr_jax.core.records import Trace, read_jsonl, write_jsonl
+from w2sr_jax.core.runtime import launch
+from w2sr_jax.core.stage_config import SFTConfig
 from w2sr_jax.model import hf
 from w2sr_jax.stages import sft
 
@@ -91,6 +96,32 @@ def test_a_run_killed_before_its_export_only_exports(files, unbroken, tmp_path, 
         assert sft.main(files.sft(), str(tmp_path)) == unbroken[1]
     assert losses(tmp_path) == losses(unbroken[0])
     assert_same_export(tmp_path, unbroken[0])
+
+
+def test_sigterm_saves_after_the_step_and_the_same_command_resumes(files, unbroken, tmp_path, monkeypatch, capsys):
+    make = sft.make_sft_step
+
+    def made(*options):
+        step, calls = make(*options), 0
+
+        def counted(*inner):
+            nonlocal calls
+            calls += 1
+            if calls == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return step(*inner)
+
+        return counted
+
+    argv = [f"--workdir={tmp_path / 'w'}", *flags_of(files.sft())]
+    with monkeypatch.context() as patch:
+        patch.setattr(sft, "make_sft_step", made)
+        assert launch("sft", sft.main, SFTConfig, argv) == 75
+    assert "w2sr sft: stopped by SIGTERM; the same command resumes\n" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "w/checkpoints").iterdir()] == ["5"]
+    assert launch("sft", sft.main, SFTConfig, argv) == 0
+    assert losses(tmp_path / "w") == losses(unbroken[0])
+    assert_same_export(tmp_path / "w", unbroken[0])
 
 
 def test_steps_follow_from_epochs(files, tmp_path):

@@ -30,7 +30,7 @@ def on_sigterm() -> Iterator[None]:
     _reset()
     before = signal.signal(signal.SIGTERM, _notice)
     if processes.count() > 1:
-        threading.Thread(target=_hear_of_notice, daemon=True).start()
+        processes.listen("stop", _agree)
     try:
         yield
     finally:
@@ -72,22 +72,15 @@ def _notice(signum: int, frame: Any) -> None:
     if processes.count() == 1:
         _stop_at = 0
     else:
-        threading.Thread(target=_tell, daemon=True).start()
+        threading.Thread(target=processes.publish, args=("stop", True), daemon=True).start()
 
 
-def _tell() -> None:
-    with contextlib.suppress(RuntimeError):  # another process was first
-        processes.publish("stop", True)
-
-
-def _hear_of_notice() -> None:
-    """In a thread: agrees with the other processes on the first step that none of them has begun.
+def _agree(notice: Any) -> None:
+    """In a thread of each process: agrees with the others on the first step that none of them has begun.
 
     The lock keeps this process from beginning another step meanwhile. The main threads take no part, so it does not
     matter that one of them waits for another in a collective.
     """
     global _stop_at
-    if processes.wait_for("stop") is None:
-        return
     with _lock:
         _stop_at = max(processes.gather("stopping", _asked_at)) + 1

@@ -8,22 +8,17 @@ name and a timeout, and its error says which hosts did not come. When one proces
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import hashlib
 import json
 import os
-import platform
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from importlib import metadata
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from w2sr_jax.core.errors import UsageError, W2SRError
-from w2sr_jax.core.rendezvous import meet
+from w2sr_jax.core.rendezvous import Coordinates, detect, meet, versions
 
 WAIT_S = 600.0  # for a host that is behind: reading a large model, compiling
 FOREVER_S = 30 * 86400.0  # where process 0 may rightly work for hours; its death still ends the wait
@@ -31,16 +26,8 @@ LINGER_S = 2.0  # process 0 serves the others: it stays so long after its last w
 
 _turns: Counter[str] = Counter()
 _hosts: list[str] = []
+_listeners: dict[str, threading.Thread] = {}
 _ending = threading.Lock()  # whoever ends this process holds it, and never gives it back
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Coordinates:
-    """Where the processes meet, and which of them this is."""
-
-    address: str  # HOST:PORT of process 0
-    count: int
-    index: int
 
 
 def _service() -> Any:
@@ -76,7 +63,7 @@ def start(given: Coordinates | None, timeout_s: float) -> None:
     """
     import jax
 
-    at, local_devices = (given, None) if given else _detect(timeout_s)
+    at, local_devices = (given, None) if given else detect(timeout_s)
     if not 0 <= at.index < at.count:
         raise UsageError(f"--process_id: must be from 0 to --num_processes - 1 = {at.count - 1}, got {at.index}")
     hosts = meet(at.address, at.count, at.index, versions(), timeout_s)
@@ -92,39 +79,7 @@ def start(given: Coordinates | None, timeout_s: float) -> None:
     )
     _hosts[:] = hosts
     if at.count > 1:
-        threading.Thread(target=_end_with_others, daemon=True).start()
-
-
-def _detect(timeout_s: float) -> tuple[Coordinates, Any]:
-    from jax._src.clusters import ClusterEnv  # jax.distributed.initialize keeps what it finds to itself
-
-    try:
-        found = ClusterEnv.auto_detect_unset_distributed_params(
-            os.environ.get("JAX_COORDINATOR_ADDRESS"), None, None, None, None, round(timeout_s)
-        )
-    except (RuntimeError, ValueError, KeyError, OSError) as error:
-        raise W2SRError(f"--distributed: the cluster does not say who takes part: {error}") from None
-    address, count, index, local_devices = found
-    if address is None or count is None or index is None:
-        raise UsageError(
-            "--distributed: no Cloud TPU, GKE, Slurm or MPI was found; "
-            "give --coordinator=HOST:PORT --num_processes=N --process_id=I"
-        )
-    return Coordinates(address, count, index), local_devices
-
-
-def versions() -> dict[str, str]:
-    """What has to be the same on every host. Our own code counts by its content: a commit says less."""
-    digest = hashlib.sha256()
-    root = Path(__file__).parents[1]
-    for path in sorted(root.rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
-    return {
-        "w2sr_jax": f"with source {digest.hexdigest()[:12]}",
-        "jax": metadata.version("jax"),
-        "jaxlib": metadata.version("jaxlib"),
-        "python": platform.python_version(),
-    }
+        listen("end", _end_with_others)
 
 
 def who(process: int) -> str:
@@ -199,25 +154,40 @@ def writer_first(name: str) -> Iterator[None]:
 
 
 def publish(name: str, value: Any) -> None:
-    """Tells a JSON value to every `wait_for` of that name. Raises RuntimeError if it was told already."""
-    _service().key_value_set(f"w2sr/said/{name}", json.dumps(value))
+    """Tells a JSON value to whoever listens to that name, on every process; what comes after the first is not heard."""
+    with contextlib.suppress(RuntimeError):
+        _service().key_value_set(f"w2sr/said/{name}", json.dumps(value))
 
 
-def wait_for(name: str) -> Any:
-    """What `publish` tells, whenever that is; None when the processes part before. For a thread of its own."""
-    try:
-        return json.loads(_service().blocking_key_value_get(f"w2sr/said/{name}", round(FOREVER_S * 1000)))
-    except RuntimeError:  # the service has gone, in good order or not
-        return None
+def listen(name: str, hear: Callable[[Any], None]) -> None:
+    """Calls `hear` with what `publish` tells, in a thread; never, if the processes part before."""
+    service = _service()
+
+    def wait() -> None:
+        try:
+            value = json.loads(service.blocking_key_value_get(f"w2sr/said/{name}", round(FOREVER_S * 1000)))
+        except RuntimeError:  # the service has gone: JAX says so
+            return
+        if value is not None:
+            hear(value)
+
+    _listeners[name] = threading.Thread(target=wait, daemon=True)
+    _listeners[name].start()
 
 
 def leave() -> None:
     """The orderly end: waits for the others and says good-bye to them."""
-    if _service() is not None:
-        import jax
+    if _service() is None:
+        return
+    import jax
 
-        barrier("the end", FOREVER_S)
-        jax.distributed.shutdown()
+    barrier("the end", FOREVER_S)
+    # A thread that is inside the service while the interpreter ends would abort the process.
+    for name, thread in _listeners.items():
+        publish(name, None)
+        thread.join()
+    _listeners.clear()
+    jax.distributed.shutdown()
 
 
 def end(code: int, line: str) -> int:
@@ -227,8 +197,9 @@ def end(code: int, line: str) -> int:
         return code
     _ending.acquire()
     print(line, file=sys.stderr, flush=True)
-    # A dead coordinator would keep us waiting.
-    teller = threading.Thread(target=_tell_end, args=(code, line), daemon=True)
+    # Another may have been first, with the same news or the cause of it. A dead coordinator would keep us waiting.
+    word = {"code": code, "line": line, "process": index()}
+    teller = threading.Thread(target=publish, args=("end", word), daemon=True)
     teller.start()
     teller.join(LINGER_S)
     if is_writer():
@@ -236,15 +207,8 @@ def end(code: int, line: str) -> int:
     return _exit(code)
 
 
-def _tell_end(code: int, line: str) -> None:
-    with contextlib.suppress(RuntimeError):  # another was first, with the same news or with the cause of it
-        publish("end", {"code": code, "line": line, "process": index()})
-
-
-def _end_with_others() -> None:
-    """In a thread: waits for the last word of a process that fails, so that none waits for it in a collective."""
-    if (word := wait_for("end")) is None:
-        return
+def _end_with_others(word: dict[str, Any]) -> None:
+    """Hears the last word of a process that fails, so that none waits for it in a collective."""
     time.sleep(LINGER_S / 4)  # who is about to say the same says it in its own words
     _ending.acquire()
     print(f"{word['line']} [{who(word['process'])}]", file=sys.stderr, flush=True)

@@ -8,19 +8,72 @@ versions), process 0 waits for all of them and answers each with the hosts or wi
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import hashlib
 import json
+import os
+import platform
 import socket
 import time
 from collections import Counter
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
-from w2sr_jax.core.errors import W2SRError
+from w2sr_jax.core.errors import UsageError, W2SRError
 
 LONGEST = 65536  # bytes of a message
 HELLO_S = 5.0  # a connection that says nothing for so long is no process of ours
 NAMED = 8  # missing processes that an error names before it only counts
 
 Facts = dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Coordinates:
+    """Where the processes meet, and which of them this is."""
+
+    address: str  # HOST:PORT of process 0
+    count: int
+    index: int
+
+
+def detect(timeout_s: float) -> tuple[Coordinates, Any]:
+    """What Cloud TPU, GKE, Slurm or MPI say, and which local devices are this process's (None: all).
+
+    Raises:
+        UsageError: none of them is there.
+        W2SRError: one is, and does not say enough.
+    """
+    from jax._src.clusters import ClusterEnv  # jax.distributed.initialize keeps what it finds to itself
+
+    try:
+        found = ClusterEnv.auto_detect_unset_distributed_params(
+            os.environ.get("JAX_COORDINATOR_ADDRESS"), None, None, None, None, round(timeout_s)
+        )
+    except (RuntimeError, ValueError, KeyError, OSError) as error:
+        raise W2SRError(f"--distributed: the cluster does not say who takes part: {error}") from None
+    address, count, index, local_devices = found
+    if address is None or count is None or index is None:
+        raise UsageError(
+            "--distributed: no Cloud TPU, GKE, Slurm or MPI was found; "
+            "give --coordinator=HOST:PORT --num_processes=N --process_id=I"
+        )
+    return Coordinates(address, count, index), local_devices
+
+
+def versions() -> dict[str, str]:
+    """What has to be the same on every host. Our own code counts by its content: a commit says less."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parents[1]
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return {
+        "w2sr_jax": f"with source {digest.hexdigest()[:12]}",
+        "jax": metadata.version("jax"),
+        "jaxlib": metadata.version("jaxlib"),
+        "python": platform.python_version(),
+    }
 
 
 def meet(address: str, count: int, index: int, facts: Facts, timeout_s: float) -> list[str]:

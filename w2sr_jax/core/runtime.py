@@ -24,6 +24,7 @@ from w2sr_jax.core import config as configs
 from w2sr_jax.core import preemption, processes
 from w2sr_jax.core.errors import Preempted, UsageError, W2SRError
 from w2sr_jax.core.records import read_json, write_json
+from w2sr_jax.core.rendezvous import Coordinates
 from w2sr_jax.core.stage_config import ExperimentConfig
 
 Main = Callable[[Any, str], Any]
@@ -31,7 +32,8 @@ Main = Callable[[Any, str], Any]
 EXIT_FAILED, EXIT_USAGE, EXIT_PREEMPTED, EXIT_INTERRUPTED = 1, 2, 75, 130  # 75 is EX_TEMPFAIL: start it again
 
 # Stages that compute nothing on the mesh: of several processes, the first one does them and the others wait.
-ONE_PROCESS = ("filter", "report")
+FIRST_PROCESS = ("filter", "report")
+ONE_PROCESS = ("convert", "micro", "run")  # refused where several run
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class CommandLine:
     config: Any
     workdir: Path
     distributed: bool
-    coordinates: processes.Coordinates | None  # None: to be detected
+    coordinates: Coordinates | None  # None: to be detected
     init_timeout_s: float
 
 
@@ -71,7 +73,7 @@ def launch(stage: str, main: Main, config_type: type, argv: list[str] | None = N
             if not processes.is_writer():
                 logging.set_verbosity(min(logging.get_verbosity(), logging.WARNING))  # progress is told once
         with preemption.on_sigterm():
-            result = run(main, line.config, line.workdir)
+            result = run(main, line.config, line.workdir, stage)
         processes.leave()
         return result if isinstance(result, int) else 0
     except UsageError as error:
@@ -96,14 +98,19 @@ def launch(stage: str, main: Main, config_type: type, argv: list[str] | None = N
     return processes.end(code, f"w2sr {stage}: {reason}")
 
 
-def run(main: Main, config: Any, workdir: str | Path) -> Any:
-    """Validates, claims the workdir (see `claim`) and calls `main(config, workdir)`."""
+def run(main: Main, config: Any, workdir: str | Path, stage: str = "") -> Any:
+    """Validates, claims the workdir (see `claim`) and calls `main(config, workdir)`.
+
+    Args:
+        stage: decides what several processes do with it; see FIRST_PROCESS and ONE_PROCESS.
+    """
     configs.validate(config)
+    if stage in ONE_PROCESS and processes.count() > 1:
+        raise UsageError("runs in one process; start it without --distributed")
     with claim(workdir, config):
-        if processes.is_writer() or main.__module__.rpartition(".")[2] not in ONE_PROCESS:
+        result = None
+        if processes.is_writer() or stage not in FIRST_PROCESS:
             result = main(config, str(workdir))
-        else:
-            result = None
         processes.barrier(f"the end of {Path(workdir).name}", processes.FOREVER_S)
         return result
 
@@ -200,7 +207,7 @@ def parse(argv: list[str], config_type: type) -> CommandLine:
             raise UsageError(f"--{absent[0]}: missing; --coordinator, --num_processes and --process_id go together")
         coordinates = None
     else:
-        coordinates = processes.Coordinates(values.coordinator, values.num_processes, values.process_id)
+        coordinates = Coordinates(values.coordinator, values.num_processes, values.process_id)
     return CommandLine(
         config=values.config,
         workdir=Path(values.workdir).expanduser().resolve(),

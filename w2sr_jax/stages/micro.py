@@ -11,9 +11,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from w2sr_jax.core import cost, processes, runtime
+from w2sr_jax.core import cost, runtime
 from w2sr_jax.core.config import validate
-from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.records import Problem, read_jsonl, write_json, write_jsonl
 from w2sr_jax.data.examples import read_traces
 from w2sr_jax.micro.config import MicroConfig
@@ -35,8 +34,6 @@ def main(config: MicroConfig, workdir: str) -> dict[str, Any]:
         counts of what was made.
     """
     validate(config)
-    if processes.count() > 1:
-        raise UsageError("w2sr micro: runs in one process; start it without --distributed")
     make = {"problems": make_problems, "base": make_base, "scramble": make_scrambled}[config.what]
     return make(config, Path(workdir))
 
