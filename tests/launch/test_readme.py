@@ -1,6 +1,5 @@
 """Each page of launch/README.md is followed word for word, with stand-ins for the tools of the clouds."""
 
-import importlib.util
 import os
 import re
 import shlex
@@ -104,7 +103,6 @@ def stage_of(call):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not importlib.util.find_spec("w2sr_jax.core.processes"), reason="w2sr runs as one process only")
 def test_the_pod_page_trains_on_two_workers_and_resumes_after_a_preemption(tools, tmp_path):
     """From the first line of the page to the last one, over a model of a few thousand parameters."""
     state = tmp_path / "pod state"
