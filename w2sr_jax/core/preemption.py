@@ -67,11 +67,11 @@ def _reset() -> None:
 
 def _notice(signum: int, frame: Any) -> None:
     global _stop_at
+    if processes.count() == 1:
+        _stop_at = 0  # also where the exception is lost, as it is inside a callback of Python's garbage collector
     if not _waits:
         raise Preempted
-    if processes.count() == 1:
-        _stop_at = 0
-    else:
+    if processes.count() > 1:
         threading.Thread(target=processes.publish, args=("stop", True), daemon=True).start()
 
 
