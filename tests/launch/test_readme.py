@@ -103,6 +103,7 @@ def stage_of(call):
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_the_pod_page_trains_on_two_workers_and_resumes_after_a_preemption(tools, tmp_path):
     """From the first line of the page to the last one, over a model of a few thousand parameters."""
     state = tmp_path / "pod state"

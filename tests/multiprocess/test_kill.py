@@ -21,7 +21,7 @@ KILLS = int(os.environ.get("W2SR_KILLS", "2"))
 STEPS_A_KILL, COUNT, SIZES = 20, 4, (1, 2, 2)
 TIMEOUT_S = 300.0  # of one start; a machine with other work is slow
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 + 120 * KILLS)]
+pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.timeout(300 + 120 * KILLS)]
 
 
 def start(inputs: Path, workdir: Path, steps: int, cache: Path, logs: Path) -> Group:

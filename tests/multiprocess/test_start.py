@@ -11,7 +11,7 @@ from w2sr_jax.stages import sft
 WORKER = Path(__file__).with_name("worker.py")
 TIMEOUT_S = 240.0
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
 
 def lines_of(group, code):

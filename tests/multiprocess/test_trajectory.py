@@ -20,7 +20,7 @@ MESHES = [(8, 1, 1), (1, 8, 1), (1, 2, 4), (2, 2, 2)]
 PROCESSES = [(2, (1, 2, 1)), (4, (1, 2, 2))]
 WORKER = Path(__file__).with_name("worker.py")
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
 
 @pytest.fixture(scope="module")
