@@ -67,7 +67,7 @@ def test_any_text_survives_a_file_line_ends_and_lone_surrogates_too(tmp_path_fac
         ({"sample": True}, "sample: expected int, got true"),
         ({"sample": 1.0}, "sample: expected int, got 1.0"),
         ({"response": None}, "response: expected str, got null"),
-        ({"finish_reason": "eos"}, "finish_reason: expected Literal['stop', 'length'], got \"eos\""),
+        ({"finish_reason": "eos"}, "finish_reason: expected Literal['stop', 'length', 'failed'], got \"eos\""),
         ({"extra": 1}, "extra: unknown field"),
         ({"schema": "trace/2"}, "schema: expected 'trace/1', got 'trace/2'"),
         ({"teacher": ...}, "teacher: missing"),

@@ -1,12 +1,11 @@
 """Attention against a loop over queries in float64."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from w2sr_jax.model import attention as module
-from w2sr_jax.model.attention import attention
+from w2sr_jax.model.attention import attention, decode_attention
 
 
 def arrays(B: int, T: int, S: int, N: int, K: int, H: int = 8):
@@ -43,22 +42,22 @@ def test_blocks_of_queries_change_nothing_also_where_they_do_not_divide_the_leng
     np.testing.assert_allclose(whole, reference(q, k, v, mask), atol=1e-5)
 
 
-def test_a_query_of_the_cached_form_sees_the_filled_slots_up_to_its_position():
-    q, k, v = arrays(2, 1, 8, 4, 2)
-    slots = np.array([[0, 1, 2, 3, 4, -1, -1, -1], [-1, -1, 0, 1, 2, 3, 4, 5]])
-    query = np.array([[4], [3]])
-    got = attention(q, k, v, query_positions_BT=jnp.asarray(query), key_positions_BS=jnp.asarray(slots))
-    mask = (slots[:, None] >= 0) & (slots[:, None] <= query[:, :, None])
-    np.testing.assert_allclose(got, reference(q, k, v, mask), atol=1e-5)
+@pytest.mark.parametrize("parts", [1, 4])
+@pytest.mark.parametrize("last", [0, 1, 2, 5, 6, 9])
+def test_the_query_of_a_cached_row_sees_its_first_to_the_last_slot(parts, last):
+    q, k, v = arrays(3, 1, 10, 4, 2)
+    first = np.array([0, min(3, last), last])
+    got = decode_attention(
+        q[:, 0], k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3), jnp.asarray(first), jnp.int32(last), parts
+    )
+    mask = (np.arange(10) >= first[:, None]) & (np.arange(10) <= last)
+    np.testing.assert_allclose(got, reference(q, k, v, mask[:, None])[:, 0], atol=1e-5)
 
 
-def test_a_query_with_nothing_to_see_is_finite_and_so_is_its_gradient():
-    q, k, v = arrays(1, 1, 4, 2, 1)
-    empty = jnp.full((1, 4), -1)
-
-    def total(q):
-        return attention(q, k, v, query_positions_BT=jnp.zeros((1, 1), int), key_positions_BS=empty).sum()
-
-    value, grad = jax.value_and_grad(total)(jnp.asarray(q))
-    assert np.isfinite(value)
-    assert np.isfinite(grad).all()
+@pytest.mark.parametrize("parts", [1, 4])
+def test_a_row_with_nothing_to_see_is_finite(parts):
+    q, k, v = arrays(1, 1, 8, 2, 1)
+    got = decode_attention(
+        q[:, 0], k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3), jnp.array([5]), jnp.int32(2), parts
+    )
+    assert np.isfinite(got).all()

@@ -20,6 +20,9 @@ CHUNK = 4096  # traces encoded in one call; bounds the memory that lists of Pyth
 def read_traces(path: str) -> list[Trace]:
     """Reads the raw traces of `distill` or the graded ones of `filter`.
 
+    Returns:
+        them by problem id and sample: their order in the file is that in which a run, broken or not, got its answers.
+
     Raises:
         RecordError: a line is no trace, a sample occurs twice, or there is none.
     """
@@ -38,7 +41,7 @@ def read_traces(path: str) -> list[Trace]:
         traces.append(trace)
     if not traces:
         raise RecordError(f"{path}: holds no traces")
-    return traces
+    return sorted(traces, key=lambda trace: (trace.problem_id, trace.sample, trace.teacher))
 
 
 def load_examples(
