@@ -279,3 +279,49 @@ class Sampler:
 @functools.partial(jax.jit, static_argnames=("mesh",))
 def _gather(tree: Any, mesh: Mesh) -> Any:
     return jax.lax.with_sharding_constraint(tree, replicated(mesh))
+
+
+def trace_decode(
+    config: ModelConfig, dtype: Any, params: Any, rows: int, slots: int, by_row: Any, whole: Any
+) -> tuple[Any, State]:
+    """The decode loop traced on shapes, for compiling it ahead of time.
+
+    Args:
+        params: the Decoder's parameters as shapes with shardings.
+        rows, slots: of the cache.
+        by_row, whole: shardings of an array whose rows are split, and of one that every device holds.
+
+    Returns:
+        (jax.stages.Traced, the state that it was traced with).
+    """
+
+    def shape(dims: tuple[int, ...], kind: Any, where: Any = by_row) -> Any:
+        return jax.ShapeDtypeStruct(dims, kind, sharding=where)
+
+    cache = jax.eval_shape(lambda: Cache.zeros(config, rows, slots, dtype))
+    # Rows are the cache's second dimension.
+    spread = jax.sharding.NamedSharding(by_row.mesh, jax.sharding.PartitionSpec(None, *by_row.spec))
+    state = State(
+        cache=Cache(
+            shape(cache.k_LBSKH.shape, dtype, spread),
+            shape(cache.v_LBSKH.shape, dtype, spread),
+            shape((rows, slots), jnp.int32),
+        ),
+        newest_B=shape((rows,), jnp.int32),
+        tokens_BS=shape((rows, slots), jnp.int32),
+        logprobs_BS=shape((rows, slots), jnp.float32),
+        lengths_B=shape((rows,), jnp.int32),
+        finished_B=shape((rows,), jnp.bool_),
+        slot=shape((), jnp.int32, whole),
+    )
+    request = Request(
+        row_keys_B2=shape((rows, 2), jnp.uint32),
+        padding_B=shape((rows,), jnp.int32),
+        start=shape((), jnp.int32, whole),
+        max_tokens=shape((), jnp.int32, whole),
+        temperature=shape((), jnp.float32, whole),
+        top_p=shape((), jnp.float32, whole),
+        top_k=shape((), jnp.int32, whole),
+        stop_ids_K=shape((8,), jnp.int32, whole),
+    )
+    return _decode.trace(_graphdef(config, jnp.dtype(dtype)), params, state, request), state
