@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
 import w2sr_jax
 from w2sr_jax.core.errors import UsageError, W2SRError
 from w2sr_jax.core.records import read_json, write_json
@@ -43,6 +45,12 @@ def compile_step(request: dict[str, Any], topology: Topology, limit_s: float, ke
     path = kept / f"{_key(request)}.json"
     if path.exists():
         return read_json(path)
+    mesh, train = request["mesh"], request["train"]
+    how = " x ".join(f"{axis}={size}" for axis, size in mesh.items())
+    logging.info(
+        "compiling the %s step for %s: %s, grad_accum=%d, remat=%s",
+        *(request["step"], topology.name, how, train["grad_accum"], train["remat"]),
+    )
     found = _ask(request, topology, limit_s)
     if "refused" in found:
         raise UsageError(found["refused"])

@@ -58,7 +58,7 @@ def memory(found: dict[str, Any], available: int) -> dict[str, Any]:
         arguments = (overflow and overflow.arguments) or sum(kinds.values())
         code = (overflow and overflow.code) or 0
         if overflow is None:
-            peak = max(available, arguments)  # all that is known is that it is more than there is
+            peak = max(available + 1, arguments)  # all that is known is that it is more than there is
         else:
             peak = max(overflow.used + (arguments if overflow.is_lower_bound else 0), available + 1)
         extra = {

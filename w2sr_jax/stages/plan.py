@@ -16,8 +16,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from absl import logging
-
 from w2sr_jax.core import cost, runtime
 from w2sr_jax.core.config import PriceConfig, to_dict, validate
 from w2sr_jax.core.errors import UsageError
@@ -172,7 +170,6 @@ class Planner:
             "rows": rows,
             "length": length,
         }
-        logging.info("compiling the %s step for %s: %s", step, self.topology.name, shape)
         return compile_step(request, self.topology, self.config.compile_limit_s, self.workdir / "compiled")
 
 
