@@ -91,7 +91,7 @@ def test_a_program_that_does_not_fit_says_by_how_much_and_where_it_goes():
         "9.27G f32[32,512,151936] bcd,dv->bcv/dot_general",
         "74.19M bf16[151936,224] a copy or an argument",
     ]
-    advice = outcome.advice(found, state_bytes=8 * GIB, chips=4, groups_rows=8)
+    advice = outcome.advice(found, state_bytes=8 * GIB, chips=4, group_rows=8)
     assert advice[0].startswith("does not fit by 0.04 GiB a chip")
     assert any("rows_per_group=1" in line for line in advice)
 
@@ -100,7 +100,7 @@ def test_a_state_that_is_too_large_asks_for_more_chips():
     found = plan({k: v for k, v in COMPILED.items() if k not in ("memory", "program")} | {"out_of_memory": EARLY})
     assert found["peak_is_lower_bound"]
     assert found["peak_bytes_per_chip"] == 192 * GIB + 12 * GIB + 1000
-    advice = outcome.advice(found, state_bytes=100 * GIB, chips=4, groups_rows=1)
+    advice = outcome.advice(found, state_bytes=100 * GIB, chips=4, group_rows=1)
     assert advice[1].endswith("it takes 7 of these chips or more")
 
 

@@ -120,26 +120,26 @@ def basis(topology: Topology, found: dict[str, Any], what: str) -> str:
     return " ".join(said)
 
 
-def advice(plan: dict[str, Any], state_bytes: int, chips: int, groups_rows: int) -> list[str]:
+def advice(plan: dict[str, Any], state_bytes: int, chips: int, group_rows: int) -> list[str]:
     """What would make a plan fit that does not.
 
     Args:
         state_bytes: of parameters, moments and one set of gradients, over all chips.
         chips: of the slice.
-        groups_rows: rows of a microbatch on each data group.
+        group_rows: rows of a microbatch on each data group.
     """
     if plan["fits"]:
         return []
     available, said = plan["hbm_bytes_per_chip"], []
-    over = f"does not fit by {'at least ' * plan['peak_is_lower_bound']}{plan['over_bytes_per_chip'] / GIB:.2f} GiB"
-    said.append(f"{over} a chip")
+    least = "at least " if plan["peak_is_lower_bound"] else ""
+    said.append(f"does not fit by {least}{plan['over_bytes_per_chip'] / GIB:.2f} GiB a chip")
     if state_bytes / chips > available:
         said.append(
             f"parameters, moments and gradients alone are {state_bytes / chips / GIB:.1f} GiB a chip: "
             f"it takes {-(-state_bytes // available)} of these chips or more"
         )
         return said
-    if groups_rows > 1:
+    if group_rows > 1:
         said.append("smaller microbatches may fit: --config.rows_per_group=1")
     if plan["largest_buffers"]:
         said.append(f"the largest buffers: {'; '.join(plan['largest_buffers'])}")
