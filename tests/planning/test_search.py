@@ -48,6 +48,12 @@ def test_the_budget_of_compilations_is_kept():
     assert len(list(explore(starts, MODEL, 32, 256, 2, lambda shape: fitting(4, 1)))) == 2
 
 
+def test_a_shape_that_the_compiler_dies_of_is_passed_over():
+    starts = meshes(MODEL, 10**9, 8, batch_size=32, available=16 * GIB)
+    found = list(explore(starts, MODEL, 32, 256, 3, lambda shape: None if shape == starts[0] else fitting(20, 1)))
+    assert [shape for shape, _ in found] == starts[1:3]
+
+
 def test_the_fastest_that_fits_is_chosen():
     slow, fast, large = (Shape(1, 1, 8, rows, "full") for rows in (1, 2, 4))
     tried = [(slow, fitting(10, 1, 3.0)), (fast, fitting(12, 1, 2.0)), (large, fitting(20, 1, 1.0))]

@@ -59,9 +59,9 @@ def explore(
     batch_size: int,
     length: int,
     budget: int,
-    try_one: Callable[[Shape], dict[str, Any]],
+    try_one: Callable[[Shape], dict[str, Any] | None],
 ) -> Iterator[tuple[Shape, dict[str, Any]]]:
-    """Yields (shape, its plan) for at most `budget` shapes.
+    """Yields (shape, its plan) for at most `budget` shapes; those that `try_one` has no plan for are left out.
 
     The first round takes the meshes in order until one fits with a single row. That one is then grown: activations
     kept, if what a layer keeps at least could fit, and twice, four times ... the rows, as long as activations in
@@ -73,6 +73,8 @@ def explore(
             return
         plan = try_one(start)
         left -= 1
+        if plan is None:
+            continue
         yield start, plan
         if not plan["fits"]:
             continue
@@ -88,7 +90,8 @@ def explore(
             if left == 0:
                 return
             left -= 1
-            yield shape, try_one(shape)
+            if larger := try_one(shape):
+                yield shape, larger
 
 
 def kept_bytes(model: ModelConfig, length: int, tensor: int) -> int:

@@ -38,11 +38,10 @@ def seconds(value: float | None) -> str:
 
 def _step(plan: dict[str, Any]) -> list[str]:
     parts = ", ".join(f"{kind} {size / GIB:.2f}" for kind, size in plan["memory"].items())
-    lines = [
-        f"  HBM a chip, GiB: {parts}",
-        f"  FLOPs a step: {plan['flops_per_step']:.3e}, {plan['flops_over_model_flops']:.2f} times the model's "
-        f"{plan['model_flops_per_step']:.3e}",
-    ]
+    flops = f"  FLOPs a step: {plan['flops_per_step']:.3e}, {plan['flops_over_model_flops']:.2f} times the model's own"
+    if six_n := plan.get("six_n_flops_per_step"):
+        flops += f" with causal attention, {plan['flops_per_step'] / six_n:.2f} times 6N"
+    lines = [f"  HBM a chip, GiB: {parts}", flops]
     for kind, total in plan["collectives"].items():
         waits = total["synchronous_bytes"] / max(1, total["bytes"])
         lines.append(

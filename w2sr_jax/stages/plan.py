@@ -16,9 +16,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
 from w2sr_jax.core import cost, runtime
 from w2sr_jax.core.config import PriceConfig, to_dict, validate
-from w2sr_jax.core.errors import UsageError
+from w2sr_jax.core.errors import UsageError, W2SRError
 from w2sr_jax.core.records import write_json
 from w2sr_jax.core.stage_config import PlanConfig
 from w2sr_jax.core.topology import Topology, parse_topology
@@ -116,6 +118,7 @@ class Planner:
 
         Raises:
             UsageError: no mesh of this slice can hold the state, or split model and batch.
+            W2SRError: the compiler failed on every one.
         """
         config, topology = self.config, self.topology
         available = topology.chip.hbm_bytes if topology.chip else outcome.host_memory() // topology.devices
@@ -126,8 +129,22 @@ class Planner:
                 f"config.topology: no mesh of {topology.name} splits {config.batch_size} rows and holds the state of "
                 f"{self.num_params / 1e9:.2f}B parameters, which takes {need} chips or more"
             )
-        found = explore(starts, self.model, config.batch_size, config.max_length, config.suggest_compiles, self.train)
-        return list(found)
+        failures: list[W2SRError] = []
+
+        def try_one(shape: Shape) -> dict[str, Any] | None:
+            try:
+                return self.train(shape)
+            except W2SRError as error:  # one shape that the compiler dies of is no reason to give up the others
+                logging.warning("%s", error)
+                failures.append(error)
+                return None
+
+        found = list(
+            explore(starts, self.model, config.batch_size, config.max_length, config.suggest_compiles, try_one)
+        )
+        if not found:
+            raise failures[0]
+        return found
 
     def train(self, shape: Shape) -> dict[str, Any]:
         """The plan of one SFT step."""
