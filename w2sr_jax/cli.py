@@ -15,6 +15,7 @@ STAGES = {
     "evaluate": "Pass@1, avg@k and pass@k of a model on a benchmark",
     "report": "Pass@1, RGR, claims and costs of an experiment; Markdown, JSON and HTML",
     "micro": "make the embedded task, its base models and its control traces",
+    "plan": "compile the steps for a TPU slice or a CPU mesh without having it: memory, collectives, step time, cost",
     "run": "a whole experiment: every stage above, in order, resumable",
 }
 

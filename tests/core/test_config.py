@@ -18,6 +18,7 @@ from w2sr_jax.core.stage_config import (
     ExperimentConfig,
     FilterConfig,
     GRPOConfig,
+    PlanConfig,
     ReportConfig,
     SFTConfig,
 )
@@ -29,6 +30,7 @@ STAGES = {
     "grpo": GRPOConfig(model="m", problems="p"),
     "evaluate": EvaluateConfig(model="m", problems="p"),
     "report": ReportConfig(arms={"base": ("w",)}),
+    "plan": PlanConfig(model="m", topology="cpu:1"),
 }
 
 

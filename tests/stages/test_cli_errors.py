@@ -55,6 +55,7 @@ def inputs(files, tmp_path_factory) -> Inputs:
             "grpo": asking | {"prompts_per_step": "2", "minibatch_prompts": "2", "sampling.max_tokens": "4"},
             "evaluate": asking | {"sampling.max_tokens": "4"},
             "report": {},
+            "plan": {"model": files.model, "topology": "cpu:2"},
             "micro": {"what": "scramble", "traces": files.traces},
             "run": {},
         },
@@ -119,6 +120,7 @@ def test_an_unknown_key_is_named(stage, fails, inputs):
         ("run", "sft_steps", "x"),
         ("run", "teacher.min_gain", "x"),
         ("micro", "splits.train", "x"),
+        ("plan", "batch_size", "x"),
     ],
 )
 def test_a_wrong_type_is_named(stage, key, value, fails, inputs):

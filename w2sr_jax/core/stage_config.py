@@ -249,6 +249,38 @@ class ReportConfig:
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
+class PriceTable:
+    """What a chip costs, by its name; a config file (configs/prices.py) holds one."""
+
+    prices: dict[str, PriceConfig] = opt(dict, "chip -> USD an hour and where that was read")
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class PlanConfig:
+    """`w2sr plan`: the SFT step and the decode step compiled for a slice of chips that need not be there."""
+
+    model: str = opt(
+        help="a config.json, a Hugging Face directory, a training workdir or a hub id (no weights are read)"
+    )
+    topology: str = opt(help="v5e:AxB, v5p:AxBxC, v6e:AxB or cpu:N")
+    batch_size: int = opt(128, "rows of an optimizer step", minimum=1)
+    max_length: int = opt(4096, "tokens of a row", minimum=8)
+    rows_per_group: int = opt(
+        1, "rows of a microbatch on each data group; sets train.grad_accum, 0 takes it as it is", minimum=0
+    )
+    mesh: MeshConfig = opt(MeshConfig, "")
+    train: TrainConfig = opt(TrainConfig, "")
+    optimizer: OptimizerConfig = opt(OptimizerConfig, "")
+    decode_rows: int = opt(64, "sequences decoded together; 0 leaves the decode step out", minimum=0)
+    decode_slots: int = opt(2048, "slots of the decode step's cache", minimum=16)
+    suggest: bool = opt(False, "search mesh, microbatch and remat for the cheapest that fits")
+    suggest_compiles: int = opt(6, "most compilations of that search", minimum=1)
+    compile_limit_s: float = opt(3600.0, "longest compilation, in seconds", minimum=1.0)
+    prices: dict[str, PriceConfig] = opt(dict, "chip -> its price; configs/plan.py takes configs/prices.py")
+    price: PriceConfig = opt(PriceConfig, "")  # of one chip, instead of the table's
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
 class Node:
     """One stage of an experiment. In its config, a string '@NAME/PATH' is a path in the workdir of node NAME."""
 

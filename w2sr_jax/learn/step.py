@@ -23,6 +23,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from w2sr_jax.core import mesh as mesh_lib
+from w2sr_jax.core.compiler_options import compiler_options
 from w2sr_jax.core.config import OptimizerConfig
 from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.stage_config import GRPOLossConfig, TrainConfig
@@ -125,7 +126,8 @@ def _sft_step(graphdef: Any, optimizer: Any, chunk: int, grad_accum: int, mesh: 
         total, count = losses.nll_sum(hidden, model.head(), micro.targets_BT, micro.loss_mask_BT, chunk, mesh=mesh)
         return total / losses.totals(whole.loss_mask_BT).tokens, {"tokens": count}
 
-    return jax.jit(_update(share, optimizer, grad_accum, mesh), donate_argnums=0)
+    update = _update(share, optimizer, grad_accum, mesh)
+    return jax.jit(update, donate_argnums=0, compiler_options=compiler_options(mesh))
 
 
 @functools.lru_cache(maxsize=32)
@@ -151,7 +153,8 @@ def _grpo_step(
         )
         return loss, metrics | {"tokens": jnp.sum(micro.loss_mask_BT)}
 
-    return jax.jit(_update(share, optimizer, grad_accum, mesh), donate_argnums=0)
+    update = _update(share, optimizer, grad_accum, mesh)
+    return jax.jit(update, donate_argnums=0, compiler_options=compiler_options(mesh))
 
 
 @functools.lru_cache(maxsize=32)

@@ -19,6 +19,8 @@ from w2sr_jax.core.mesh import constrain
 
 ROWS = -4  # the axis, counted from the end: the same with and without L in front
 KEY_SLOTS, VALUE_SLOTS = -1, -2
+KEY_AXES = ("layers", "batch", "act_kv_heads", None, "length")  # of a stacked cache
+VALUE_AXES = ("layers", "batch", "act_kv_heads", "length", None)
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["k", "v"], meta_fields=[])
@@ -85,9 +87,7 @@ class Cache:
 
     def on(self, mesh: Mesh | None) -> Self:
         """The same (stacked) cache kept where core/mesh.py says, inside a jitted function."""
-        k_axes = ("layers", "batch", "act_kv_heads", None, "length")
-        v_axes = ("layers", "batch", "act_kv_heads", "length", None)
-        return type(self)(constrain(self.k, k_axes, mesh), constrain(self.v, v_axes, mesh))
+        return type(self)(constrain(self.k, KEY_AXES, mesh), constrain(self.v, VALUE_AXES, mesh))
 
     def _each(self, change: Any) -> Self:
         return type(self)(

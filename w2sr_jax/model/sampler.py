@@ -21,11 +21,12 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from w2sr_jax.core.mesh import batch_ways, place_rows, replicated
+from w2sr_jax.core.mesh import LogicalAxis, batch_ways, place_rows, replicated, sharding
 from w2sr_jax.model import decode_loop
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.decode_loop import Fill, Request, State
 from w2sr_jax.model.decoder import Decoder
+from w2sr_jax.model.kv_cache import KEY_AXES, VALUE_AXES, Cache
 from w2sr_jax.model.unrolled import Unrolled, unroll
 
 # Slots of the first cache. It doubles as it goes up to what the longest completion needs.
@@ -264,3 +265,43 @@ class _Run:
 @functools.partial(jax.jit, static_argnames=("mesh",))
 def _gather(tree: Any, mesh: Mesh) -> Any:
     return jax.lax.with_sharding_constraint(tree, replicated(mesh))
+
+
+def trace_decode(config: ModelConfig, dtype: Any, params: Any, rows: int, slots: int, mesh: Mesh) -> tuple[Any, State]:
+    """The decode loop traced on shapes, for compiling it ahead of time.
+
+    Args:
+        params: the Decoder's parameters as shapes with shardings.
+        rows, slots: of the cache.
+
+    Returns:
+        (jax.stages.Traced, the state that it was traced with).
+    """
+
+    def shape(dims: tuple[int, ...], kind: Any, axes: tuple[LogicalAxis, ...] | None = None) -> Any:
+        where = sharding(axes or ("batch", *(None for _ in dims[1:])), dims, mesh) if dims else replicated(mesh)
+        return jax.ShapeDtypeStruct(dims, kind, sharding=where)
+
+    L, K, H = config.num_layers, config.num_kv_heads, config.head_dim
+    state = State(
+        cache=Cache(shape((L, rows, K, H, slots), dtype, KEY_AXES), shape((L, rows, K, slots, H), dtype, VALUE_AXES)),
+        slot=shape((), jnp.int32),
+        first_B=shape((rows,), jnp.int32),
+        newest_B=shape((rows,), jnp.int32),
+        keys_B2=shape((rows, 2), jnp.uint32),
+        tokens_BN=shape((rows, slots), jnp.int32),
+        logprobs_BN=shape((rows, slots), jnp.float32),
+        lengths_B=shape((rows,), jnp.int32),
+        done_B=shape((rows,), jnp.bool_),
+    )
+    number = functools.partial(shape, ())
+    request = Request(
+        max_tokens=number(jnp.int32),
+        temperature=number(jnp.float32),
+        top_p=number(jnp.float32),
+        top_k=number(jnp.int32),
+        stop_ids_K=shape((8,), jnp.int32, (None,)),
+    )
+    graphdef = _graphdef(config, jnp.dtype(dtype))
+    traced: Any = decode_loop.decode  # a jitted function
+    return traced.trace(graphdef, config, params, state, request, number(jnp.int32), mesh=mesh), state
