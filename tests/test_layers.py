@@ -1,4 +1,5 @@
-"""The import rule of the tree: core <- {model, data, grading} <- {learn, engine, reporting, traces} <- micro <- stages."""
+"""The import rule of the tree: core <- {model, data, grading} <- {learn, engine, reporting, traces}
+<- micro <- stages."""
 
 import ast
 from pathlib import Path

@@ -129,10 +129,10 @@ def changed(config, **values):
             "config.sampling.n: a group needs at least 2 samples, got 1",
         ),
         (changed(STAGES["evaluate"], sampling=SamplingConfig(top_p=0.0)), "config.sampling.top_p: must be at least"),
-        (ReportConfig(), "config.arms, config.reports, config.rows: set one of the three"),
+        (ReportConfig(), "config.arms, config.reports, config.rows, config.sections: set one of the four"),
         (
             ReportConfig(arms={"a": ("w",)}, reports=("r",)),
-            "config.arms, config.reports, config.rows: set one of the three",
+            "config.arms, config.reports, config.rows, config.sections: set one of the four",
         ),
     ],
 )

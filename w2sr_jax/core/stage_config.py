@@ -288,7 +288,7 @@ class EvaluateConfig:
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class ReportConfig:
-    """`w2sr report`: arms (one experiment), reports (several seeds of it) or rows (published numbers) are set.
+    """`w2sr report`: one of arms (an experiment), reports (seeds of it), rows (published numbers), sections is set.
 
     A route is a list of stage workdirs whose ledger lines are summed: what it costs to get that arm's model.
     """
@@ -307,14 +307,15 @@ class ReportConfig:
     rows: dict[str, tuple[float, ...]] = opt(dict, "arm -> published Pass@1 in %, one for each of row_problems")
     row_problems: dict[str, int] = opt(dict, "benchmark -> how many problems it has")
     student_row: tuple[float, ...] = opt((), "Pass@1 in % of your student, beside rows and in their order")
+    sections: dict[str, str] = opt(dict, "title -> report workdir; put together on one page", later=True)
     row_notes: tuple[str, ...] = opt((), "where rows come from and how they were made, shown in the report")
     allow_mixed_decoding: bool = opt(False, "compare results made under different decoding protocols")
     bootstrap: int = opt(10_000, "resamples of the intervals", minimum=100)
     seed: int = opt(0, "of the experiment; also of the bootstrap", minimum=0)
 
     def check(self) -> None:
-        if sum(map(bool, (self.arms, self.reports, self.rows))) != 1:
-            raise UsageError("config.arms, config.reports, config.rows: set one of the three")
+        if sum(map(bool, (self.arms, self.reports, self.rows, self.sections))) != 1:
+            raise UsageError("config.arms, config.reports, config.rows, config.sections: set one of the four")
         rows = {f"rows.{arm}": row for arm, row in self.rows.items()}
         if self.student_row:
             rows["student_row"] = self.student_row
