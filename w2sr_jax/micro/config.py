@@ -63,16 +63,17 @@ class PretrainConfig:
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class MicroConfig:
-    """`w2sr micro`: one of the three things that the embedded default is made of."""
+    """`w2sr micro`: one of the things that the embedded default is made of."""
 
     what: str = opt(
         "problems",
-        "problems: train, validation and test; base: a model from scratch; scramble: traces with random digits",
-        choices=("problems", "base", "scramble"),
+        "problems: train, validation and test; base: a model from scratch; scramble: traces with random digits; "
+        "solutions: careful answers to problems",
+        choices=("problems", "base", "scramble", "solutions"),
     )
     seed: int = opt(0, "of whatever is made", minimum=0)
     splits: SplitsConfig = opt(SplitsConfig, "")
-    problems: str = opt("", "base: the workdir of a `what=problems`, whose problems stay out of the corpus")
+    problems: str = opt("", "base: a `what=problems` workdir, whose problems stay out of the corpus; solutions: a file")
     size: SizeConfig = opt(SizeConfig, "")
     corpus: CorpusConfig = opt(CorpusConfig, "")
     pretrain: PretrainConfig = opt(PretrainConfig, "")
@@ -81,7 +82,7 @@ class MicroConfig:
     price: PriceConfig = opt(PriceConfig, "")
 
     def check(self) -> None:
-        needed = {"base": "problems", "scramble": "traces"}
+        needed = {"base": "problems", "scramble": "traces", "solutions": "problems"}
         key = needed.get(self.what)
         if key and not {"problems": self.problems, "traces": self.traces}[key]:
             raise UsageError(f"config.{key}: required for what={self.what}")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import re
 from collections.abc import Container, Iterator, Sequence
 from typing import Self
 
@@ -76,6 +77,17 @@ class Chain:
         return Problem(
             id=problem_id, problem=self.text, answer=self.answer, source="micro", level=str(len(self.operations))
         )
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The chain whose text this is.
+
+        Raises:
+            W2SRError: it is no problem of this task.
+        """
+        if not re.fullmatch(r"\d\d([-+*]\d)+=\?", text):
+            raise W2SRError(f"micro: {text[:40]!r} is no problem of the embedded task")
+        return cls(int(text[:2]), tuple((op, int(operand)) for op, operand in re.findall(r"([-+*])(\d)", text[2:])))
 
     @classmethod
     def draw(cls, rng: random.Random, operations: int) -> Self:

@@ -1,8 +1,8 @@
-"""Make what the embedded default starts from: problems, a base model, or control traces with random digits.
+"""Make what the embedded default starts from: problems, base models, control traces with random digits, solutions.
 
 `--config.what` says which. problems: train.jsonl, validation.jsonl, test.jsonl, which share no problem. base: a model
-of the Qwen2.5 architecture trained from scratch, in export/, with metrics.jsonl. scramble: traces.jsonl. From there on
-nothing knows that these are small.
+trained from scratch, in export/, with metrics.jsonl. scramble and solutions: traces.jsonl. From there on nothing knows
+that these are small.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import Any
 
 from w2sr_jax.core import cost, runtime
 from w2sr_jax.core.config import validate
-from w2sr_jax.core.records import Problem, read_jsonl, write_json, write_jsonl
+from w2sr_jax.core.records import Problem, Trace, read_jsonl, write_json, write_jsonl
 from w2sr_jax.data.examples import read_traces
+from w2sr_jax.data.solutions import HUMAN
 from w2sr_jax.micro.config import MicroConfig
 from w2sr_jax.micro.corpus import batches
 from w2sr_jax.micro.pretrain import CONTEXT, pretrain
 from w2sr_jax.micro.scramble import scramble
-from w2sr_jax.micro.task import SPLITS, make_splits
+from w2sr_jax.micro.task import SPLITS, Chain, make_splits
 from w2sr_jax.micro.tokenizer import make_tokenizer, save_tokenizer
 from w2sr_jax.model import hf
 from w2sr_jax.model.flops import flops_shape
@@ -28,14 +29,19 @@ CONFIG = MicroConfig
 
 
 def main(config: MicroConfig, workdir: str) -> dict[str, Any]:
-    """Makes one of the three.
+    """Makes one of them.
 
     Returns:
         counts of what was made.
     """
     validate(config)
-    make = {"problems": make_problems, "base": make_base, "scramble": make_scrambled}[config.what]
-    return make(config, Path(workdir))
+    makers = {
+        "problems": make_problems,
+        "base": make_base,
+        "scramble": make_scrambled,
+        "solutions": make_solutions,
+    }
+    return makers[config.what](config, Path(workdir))
 
 
 def make_problems(config: MicroConfig, root: Path) -> dict[str, Any]:
@@ -72,6 +78,29 @@ def make_scrambled(config: MicroConfig, root: Path) -> dict[str, Any]:
     rng = random.Random(f"micro scramble {config.seed}")
     with cost.StageClock(root, "micro", device_kind="cpu") as clock:
         traces = [scramble(trace, rng) for trace in read_traces(config.traces)]
+        write_jsonl(root / "traces.jsonl", traces)
+        cost.append_ledger(root, clock.line(price=config.price))
+    return {"traces": len(traces)}
+
+
+def make_solutions(config: MicroConfig, root: Path) -> dict[str, Any]:
+    """Writes traces.jsonl: what a careful person writes for each problem of config.problems."""
+    tokenizer = make_tokenizer()
+    with cost.StageClock(root, "micro", device_kind="cpu") as clock:
+        traces = []
+        for problem in read_jsonl(config.problems, Problem):
+            response = Chain.parse(problem.problem).worked()
+            tokens = len(tokenizer.encode(response).ids) + 1
+            traces.append(
+                Trace(
+                    problem_id=problem.id,
+                    sample=0,
+                    response=response,
+                    response_tokens=tokens,
+                    finish_reason="stop",
+                    teacher=HUMAN,
+                )
+            )
         write_jsonl(root / "traces.jsonl", traces)
         cost.append_ledger(root, clock.line(price=config.price))
     return {"traces": len(traces)}

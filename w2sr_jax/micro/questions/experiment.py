@@ -7,11 +7,14 @@ from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.references import needed
 from w2sr_jax.core.stage_config import Node, ReportConfig
 from w2sr_jax.micro.experiment import MicroExperiment, shrink
-from w2sr_jax.micro.questions import errors
+from w2sr_jax.micro.questions import ensembles, errors, filtering, supervision
 from w2sr_jax.micro.questions.base import Question, Section
 
 QUESTIONS: dict[str, Question] = {
     "errors": errors.question,
+    "supervision": supervision.question,
+    "ensembles": ensembles.question,
+    "filtering": filtering.question,
 }
 
 
