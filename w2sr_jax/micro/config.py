@@ -17,13 +17,16 @@ class SplitsConfig:
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class SizeConfig:
-    """A decoder of the Qwen2.5 architecture. The default is the student's size, about a million parameters."""
+    """A decoder. The default is the student's size, about a million parameters."""
 
     hidden_size: int = opt(128, "", minimum=2)
     intermediate_size: int = opt(512, "", minimum=1)
     num_layers: int = opt(4, "", minimum=1)
     num_heads: int = opt(4, "", minimum=1)
     num_kv_heads: int = opt(2, "", minimum=1)
+    family: str = opt(
+        "qwen2", "architecture; llama numbers its tokens in another way, too", choices=("qwen2", "llama"), later=True
+    )
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -72,6 +75,9 @@ class MicroConfig:
         choices=("problems", "base", "scramble", "solutions"),
     )
     seed: int = opt(0, "of whatever is made", minimum=0)
+    domain: str = opt(
+        "arithmetic", "problems, base, solutions: the task", choices=("arithmetic", "letters"), later=True
+    )
     splits: SplitsConfig = opt(SplitsConfig, "")
     problems: str = opt("", "base: a `what=problems` workdir, whose problems stay out of the corpus; solutions: a file")
     size: SizeConfig = opt(SizeConfig, "")

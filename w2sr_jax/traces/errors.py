@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from w2sr_jax.core.records import EditedTrace, Problem, Trace
 from w2sr_jax.core.stage_config import InjectConfig
 from w2sr_jax.grading.answers import last_box_span
+from w2sr_jax.grading.normal import key
 from w2sr_jax.grading.verdict import decide
 from w2sr_jax.traces import equations
 from w2sr_jax.traces.draws import generator, shuffled
@@ -62,21 +63,21 @@ def inject(
 
 def _with_error(trace: Trace, problem: Problem, config: InjectConfig, seed: int) -> EditedTrace | None:
     rng = generator(seed, trace, config.kind)
-    was_right = _right(trace.response, problem) is True
+    was_right = _right(trace.response, problem)
     for _ in range(ATTEMPTS):
         made = ERRORS[config.kind](trace.response, rng, config)
         if made is None:
             return None
         response, what = made
-        if response != trace.response and (was_right or _right(response, problem) is False):
+        if response != trace.response and (was_right or not _right(response, problem)):
             return edited(trace, response, f"{config.kind}: {what}")
     return None
 
 
-def _right(response: str, problem: Problem) -> bool | None:
-    """Whether the answer is the published one; None where only computer algebra could tell."""
-    _, grade = decide(response, problem.answer, problem.verifier)
-    return None if grade is None else grade.correct
+def _right(response: str, problem: Problem) -> bool:
+    """Whether the answer is the published one; where only a grading process could tell, whether it reads the same."""
+    extracted, grade = decide(response, problem.answer, problem.verifier)
+    return grade.correct if grade is not None else key(extracted or "") == key(problem.answer)
 
 
 def slip(text: str, rng: random.Random, config: InjectConfig) -> tuple[str, str] | None:

@@ -7,7 +7,7 @@ from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.references import needed
 from w2sr_jax.core.stage_config import Node, ReportConfig
 from w2sr_jax.micro.experiment import MicroExperiment, shrink
-from w2sr_jax.micro.questions import ensembles, errors, filtering, supervision
+from w2sr_jax.micro.questions import domains, ensembles, errors, family, filtering, supervision
 from w2sr_jax.micro.questions.base import Question, Section
 
 QUESTIONS: dict[str, Question] = {
@@ -15,6 +15,8 @@ QUESTIONS: dict[str, Question] = {
     "supervision": supervision.question,
     "ensembles": ensembles.question,
     "filtering": filtering.question,
+    "family": family.question,
+    "domains": domains.question,
 }
 
 
