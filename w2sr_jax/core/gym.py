@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
+import warnings
 from typing import Any
 
 from w2sr_jax.core.errors import UsageError
@@ -47,8 +48,10 @@ def dataset(task: str, count: int, seed: int) -> Any:
         UsageError: reasoning-gym is not installed, or has no such task.
     """
     try:
-        import reasoning_gym
-        from reasoning_gym.factory import DATASETS
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the compiler, about sources of its dependencies
+            import reasoning_gym
+            from reasoning_gym.factory import DATASETS
     except ImportError as error:
         raise UsageError(f"gym:{task}: needs reasoning-gym ({error}); run `make setup EXTRAS=domains`") from None
     if task not in DATASETS:
