@@ -203,3 +203,17 @@ def test_every_field_is_declared_with_opt(module):
 def test_an_experiment_without_nodes_says_what_to_override():
     with pytest.raises(UsageError, match=r"--config=FILE.py\[:VARIANT\] is required"):
         ExperimentConfig().nodes()
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Grown:
+    """A config with fields that are younger than finished runs."""
+
+    old: int = opt(1, "")
+    young: int = opt(2, "", later=True)
+    made: dict[str, int] = opt(dict, "", later=True)
+
+
+def test_a_later_field_shows_only_once_it_is_set():
+    assert to_dict(Grown()) == {"old": 1}
+    assert to_dict(Grown(young=3, made={"a": 1})) == {"old": 1, "young": 3, "made": {"a": 1}}

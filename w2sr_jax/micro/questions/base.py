@@ -27,7 +27,7 @@ class Section:
     def report(self, experiment: MicroExperiment, seed: int) -> ReportConfig:
         """The section's report of one seed."""
         return ReportConfig(
-            title=f"{self.title} Seed {seed}",
+            title=f"{self.title} (seed {seed})",
             arms={arm: (f"@seed{seed}/{node}",) for arm, node in self.arms.items()},
             baselines=self.baselines,
             claims=self.claims,

@@ -4,7 +4,7 @@ import dataclasses
 
 from w2sr_jax.core.config import opt
 from w2sr_jax.core.errors import UsageError
-from w2sr_jax.core.references import needed
+from w2sr_jax.core.references import map_strings, needed
 from w2sr_jax.core.stage_config import Node, ReportConfig
 from w2sr_jax.micro.experiment import MicroExperiment, shrink
 from w2sr_jax.micro.questions import domains, ensembles, errors, family, filtering, supervision
@@ -27,6 +27,8 @@ class QuestionsExperiment(MicroExperiment):
     title: str = opt("Open questions of weak-to-strong reasoning, on the model organism", "of the report")
     questions: tuple[str, ...] = opt(tuple(QUESTIONS), "which, and in which order")
 
+    stand_ins: dict[str, str] = opt(dict, "file below seedN/ -> another that is read in its place, see `variant_of`")
+
     def check(self) -> None:
         for name in self.questions:
             if name not in QUESTIONS:
@@ -38,11 +40,11 @@ class QuestionsExperiment(MicroExperiment):
         everything: list[Node] = []
         sections: dict[str, list[Section]] = {}
         for seed in self.seeds:
-            asked = [QUESTIONS[name](self, seed) for name in self.questions]
+            asked = {name: question(self, seed) for name, question in QUESTIONS.items()}
             everything += self.seed_nodes(seed)
-            for one in asked:
+            for one in asked.values():
                 everything += [Node(name=f"seed{seed}/{name}", stage=stage, config=c) for name, stage, c in one.parts]
-            for section in (section for one in asked for section in one.sections):
+            for section in (section for name in self.questions for section in asked[name].sections):
                 report = section.report(self, seed)
                 everything.append(Node(name=f"seed{seed}/report/{section.name}", stage="report", config=report))
                 sections.setdefault(section.name, []).append(section)
@@ -55,7 +57,10 @@ class QuestionsExperiment(MicroExperiment):
             ends.append((section.title, f"@summary/{name}" if len(reports) > 1 else reports[0]))
         book = ReportConfig(title=self.title, sections=dict(ends))
         everything.append(Node(name="report", stage="report", config=book))
-        return needed(everything, ["report"])  # the micro experiment's own report and controls do not run here
+        instead = {f"@seed{s}/{old}": f"@seed{s}/{new}" for s in self.seeds for old, new in self.stand_ins.items()}
+        for node in everything:
+            node.config = map_strings(node.config, lambda value: instead.get(value, value))
+        return needed(everything, ["report"])  # other questions, the micro experiment's own report: not run here
 
 
 def variant_of(variant: str | None, *questions: str) -> QuestionsExperiment:
@@ -67,4 +72,10 @@ def variant_of(variant: str | None, *questions: str) -> QuestionsExperiment:
         raise ValueError(f"no variant {variant!r}, only one, tiny")
     if variant == "tiny":
         shrink(config)
+        # Such models are hardly ever right.
+        config.stand_ins = {"filter/correct.jsonl": "supervision/human_traces/traces.jsonl"} | {
+            f"{node}/{subset}.jsonl": f"{node}/all.jsonl"
+            for node in ("supervision/self_filter", "family/filter", "domains/filter")
+            for subset in ("correct", "incorrect")
+        }
     return config
