@@ -87,6 +87,7 @@ def test_errors_are_put_into_correct_traces_at_their_rates():
         for name, config in of_stage(variant_of("one", "errors"), "transform").items()
     }
     assert injected["slip_25_traces"] == InjectConfig(kind="slip", rate=0.25, modulus=100)
+    assert len(injected) == 11
     assert {config.kind for config in injected.values()} == {"slip", "answer", "drop", "shuffle", "rule"}
 
 
