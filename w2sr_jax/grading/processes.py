@@ -74,7 +74,8 @@ class WorkerPool:
                 for worker in self._alive:
                     if worker.ready and worker.task is None and waiting:
                         index = waiting.popleft()
-                        if not worker.send(index, *pairs[index][:2], self.deadline_s, *pairs[index][2:]):
+                        given, gold, *verifier = pairs[index]
+                        if not worker.send(index, given, gold, self.deadline_s, *verifier):
                             waiting.appendleft(index)  # it died while idle: not this pair's fault
                 self._wait()
                 for worker in list(self._alive):
