@@ -27,6 +27,10 @@ def pairs(*students: str) -> list[str]:
 # file -> its variants; "" is none
 VARIANTS = {
     "experiments/micro.py": ["", "five", "tiny"],
+    **{
+        f"experiments/micro_{name}.py": ["", "one", "tiny"]
+        for name in ("all", "domains", "ensembles", "errors", "family", "filtering", "supervision")
+    },
     "experiments/real.py": [""],
     "paper/qwen25.py": ["", *pairs("7b", "14b", "32b")],
     "paper/qwen25_math.py": ["", *pairs("math-7b")],

@@ -9,6 +9,8 @@ import sys
 STAGES = {
     "convert": "read a Hugging Face model, check every tensor, write it again",
     "distill": "a teacher writes reasoning traces for problems",
+    "transform": "traces with errors, less supervision, several teachers, or a selection of them",
+    "score": "how surprising a model finds traces",
     "filter": "grade traces; split them into all, correct and incorrect",
     "sft": "fine-tune a student on traces",
     "grpo": "train a model by reinforcement learning with verifiable rewards",

@@ -131,10 +131,10 @@ def changed(config, **values):
             "config.sampling.n: a group needs at least 2 samples, got 1",
         ),
         (changed(STAGES["evaluate"], sampling=SamplingConfig(top_p=0.0)), "config.sampling.top_p: must be at least"),
-        (ReportConfig(), "config.arms, config.reports, config.rows: set one of the three"),
+        (ReportConfig(), "config.arms, config.reports, config.rows, config.sections: set one of the four"),
         (
             ReportConfig(arms={"a": ("w",)}, reports=("r",)),
-            "config.arms, config.reports, config.rows: set one of the three",
+            "config.arms, config.reports, config.rows, config.sections: set one of the four",
         ),
     ],
 )
@@ -205,3 +205,17 @@ def test_every_field_is_declared_with_opt(module):
 def test_an_experiment_without_nodes_says_what_to_override():
     with pytest.raises(UsageError, match=r"--config=FILE.py\[:VARIANT\] is required"):
         ExperimentConfig().nodes()
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Grown:
+    """A config with fields that are younger than finished runs."""
+
+    old: int = opt(1, "")
+    young: int = opt(2, "", later=True)
+    made: dict[str, int] = opt(dict, "", later=True)
+
+
+def test_a_later_field_shows_only_once_it_is_set():
+    assert to_dict(Grown()) == {"old": 1}
+    assert to_dict(Grown(young=3, made={"a": 1})) == {"old": 1, "young": 3, "made": {"a": 1}}

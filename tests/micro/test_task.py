@@ -74,9 +74,9 @@ def test_more_problems_than_there_are_is_one_clear_line():
 
 def test_a_stream_never_gives_what_is_held_out():
     rng = random.Random(0)
-    seen = [chain.text for chain in itertools.islice(stream(rng, (1.0,), ()), 4000)]
+    seen = [chain.text for chain in itertools.islice(stream(rng, (1.0,), (), Chain), 4000)]
     held_out = set(seen[:100])
-    again = stream(random.Random(0), (1.0,), held_out)
+    again = stream(random.Random(0), (1.0,), held_out, Chain)
     found = [chain.text for chain in itertools.islice(again, 3000)]
     assert not held_out & set(found)
     assert found == [text for text in seen if text not in held_out][:3000]

@@ -17,7 +17,9 @@ from w2sr_jax.core.errors import UsageError
 def opt(default: Any = dataclasses.MISSING, help: str = "", **limits: Any) -> Any:
     """A dataclass field with its help text; `minimum`, `maximum` and `choices` are checked by `validate`.
 
-    A callable default is a factory. Without a default the field is required (and an empty string is refused).
+    `later=True` marks a field that is younger than finished runs: at its default it does not show in `to_dict`, so that
+    they are still reused. A callable default is a factory. Without a default the field is required (and an empty
+    string is refused).
     """
     metadata = {"help": help} | limits
     if default is dataclasses.MISSING:
@@ -177,16 +179,25 @@ def _name(kind: Any) -> str:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The config as JSON values, keys in the order of declaration."""
-    return _plain(dataclasses.asdict(config))
+    """The config as JSON values, keys in the order of declaration; without `later` fields that are at their default."""
+    return _plain(config)
 
 
 def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        fields = [f for f in dataclasses.fields(value) if not _left_alone(f, getattr(value, f.name))]
+        return {f.name: _plain(getattr(value, f.name)) for f in fields}
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     return value
+
+
+def _left_alone(field: dataclasses.Field[Any], value: Any) -> bool:
+    made = field.default_factory
+    default = field.default if made is dataclasses.MISSING else made()
+    return bool(field.metadata.get("later")) and value == default
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

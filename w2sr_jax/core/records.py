@@ -133,6 +133,33 @@ class GradedTrace(Trace):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class EditedTrace(Trace):
+    """A trace that `transform` changed on purpose, or left as it was (`edit` is empty), with what undoes the change.
+
+    `now` stands in `response` from character `at` on; `was` stood there before. response_tokens is the original's.
+    """
+
+    schema: ClassVar[str] = "edited_trace/1"
+    edit: str  # what was done, in words
+    at: int
+    was: str
+    now: str
+    was_finish_reason: FinishReason
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TraceScore(Record):
+    """What a student thinks of a trace (`scores.jsonl`)."""
+
+    schema: ClassVar[str] = "trace_score/1"
+    problem_id: str
+    sample: int
+    teacher: str
+    surprisal: float  # mean negative log-likelihood of the response's tokens, in nats
+    tokens: int  # of the response and its closing token, in the student's tokenizer
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction(Record):
     """One graded answer of an evaluated model (`predictions.jsonl`)."""
 

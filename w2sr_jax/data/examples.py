@@ -10,7 +10,7 @@ from absl import logging
 
 from w2sr_jax.core.config import DataConfig
 from w2sr_jax.core.errors import W2SRError
-from w2sr_jax.core.records import GradedTrace, RecordError, Trace, iter_rows
+from w2sr_jax.core.records import EditedTrace, GradedTrace, RecordError, Trace, iter_rows
 from w2sr_jax.data import chat
 from w2sr_jax.data.tasks import load_problems
 
@@ -18,7 +18,7 @@ CHUNK = 4096  # traces encoded in one call; bounds the memory that lists of Pyth
 
 
 def read_traces(path: str) -> list[Trace]:
-    """Reads the raw traces of `distill` or the graded ones of `filter`.
+    """Reads the raw traces of `distill`, the graded ones of `filter` or the edited ones of `transform`.
 
     Returns:
         them by problem id and sample: their order in the file is that in which a run, broken or not, got its answers.
@@ -29,8 +29,7 @@ def read_traces(path: str) -> list[Trace]:
     traces: list[Trace] = []
     lines: dict[tuple[str, str, int], int] = {}
     for number, row in iter_rows(path):
-        graded = isinstance(row, dict) and (row.get("schema") == GradedTrace.schema or "correct" in row)
-        trace = (GradedTrace if graded else Trace).from_json(row, f"{path}: line {number}")
+        trace = _kind(row).from_json(row, f"{path}: line {number}")
         key = (trace.teacher, trace.problem_id, trace.sample)
         if key in lines:
             raise RecordError(
@@ -42,6 +41,14 @@ def read_traces(path: str) -> list[Trace]:
     if not traces:
         raise RecordError(f"{path}: holds no traces")
     return sorted(traces, key=lambda trace: (trace.problem_id, trace.sample, trace.teacher))
+
+
+def _kind(row: Any) -> type[Trace]:
+    if not isinstance(row, dict):
+        return Trace
+    if row.get("schema") == EditedTrace.schema:
+        return EditedTrace
+    return GradedTrace if row.get("schema") == GradedTrace.schema or "correct" in row else Trace
 
 
 def load_examples(

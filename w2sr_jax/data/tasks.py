@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from w2sr_jax.core import gym
 from w2sr_jax.core.records import Problem, RecordError, iter_rows
 from w2sr_jax.data import benchmarks
 
 Row = dict[str, Any]
 HUB_PREFIX = "hf:"
+LETTERS = "ABCDEFGH"  # of options; the grader reads these
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,13 +33,15 @@ class Format:
     text: str
     answer: Callable[[Row], str]
     identifier: str = ""
+    verifier: str = "math"
+    options: Callable[[Row], list[str]] | None = None  # of a multiple-choice question, put after its text
 
 
 def load_problems(source: str, limit: int = 0) -> list[Problem]:
     """Reads problems, with ids that are unique and stay the same from read to read.
 
     Args:
-        source: a JSONL file, `bench:NAME` (data/benchmarks.py), or `hf:DATASET_ID[:SPLIT]`.
+        source: a JSONL file, `bench:NAME` (data/benchmarks.py), `hf:DATASET_ID[:SPLIT]`, or `gym:TASK[:COUNT[:SEED]]`.
         limit: keeps the first so many; 0 keeps all.
 
     Raises:
@@ -46,7 +50,11 @@ def load_problems(source: str, limit: int = 0) -> list[Problem]:
     """
     if source.startswith(benchmarks.PREFIX):
         source = str(benchmarks.locate(source))
-    if source.startswith(HUB_PREFIX):
+    if source.startswith(gym.PREFIX):
+        from w2sr_jax.data.gym_problems import generate
+
+        problems = generate(source)
+    elif source.startswith(HUB_PREFIX):
         from w2sr_jax.data.hub import fetch_rows
 
         problems = _convert(fetch_rows(source), source, lambda _: source.removeprefix(HUB_PREFIX), strict=False)
@@ -108,6 +116,12 @@ def _problem(row: Row, kind: Format, number: int, line: str, naming: Callable[[s
         answer = kind.answer(row)
     except ValueError as error:
         raise RecordError(f"{line}: {error}") from None
+    if kind.options is not None:
+        try:
+            lettered = zip(LETTERS, kind.options(row))
+        except ValueError as error:
+            raise RecordError(f"{line}: {error}") from None
+        text = "\n".join([text, *(f"({letter}) {option}" for letter, option in lettered)])
     context = row.get("context")
     level = row.get("level")
     identifier = row[kind.identifier] if row.get(kind.identifier) is not None else number - 1
@@ -118,6 +132,7 @@ def _problem(row: Row, kind: Format, number: int, line: str, naming: Callable[[s
         answer=answer,
         source=source,
         level=None if level is None else str(level).removeprefix("Level "),
+        verifier=kind.verifier,
     )
 
 
@@ -179,7 +194,38 @@ def _undelimited(answer: str) -> str:
     return re.sub(r"(?<!\\)\$", "", answer).strip().rstrip(".").strip()
 
 
+def _options(row: Row) -> list[str]:
+    """The texts of `choices`: a list, or ARC's {"text": [...], "label": [...]}."""
+    choices = row["choices"].get("text") if isinstance(row["choices"], dict) else row["choices"]
+    if not isinstance(choices, list) or not 2 <= len(choices) <= len(LETTERS):
+        raise ValueError(f"choices: expected 2 to {len(LETTERS)} of them, got {json.dumps(row['choices'])[:60]}")
+    return [str(choice) for choice in choices]
+
+
+def _chosen(row: Row) -> str:
+    """The letter of the right option, which is given as its place, its letter or ARC's label."""
+    options, answer = _options(row), row.get("answer", row.get("answerKey"))
+    labels = row["choices"].get("label") if isinstance(row["choices"], dict) else None
+    if labels and answer in labels:
+        return LETTERS[labels.index(answer)]
+    if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(options):
+        return LETTERS[answer]
+    if isinstance(answer, str) and answer in LETTERS[: len(options)] and answer:
+        return answer
+    raise ValueError(f"answer: names none of {len(options)} choices: {json.dumps(answer)[:60]}")
+
+
 FORMATS = (
+    Format(
+        name="multiple_choice",  # as MMLU and ARC publish theirs
+        required=frozenset({"question", "choices"}),
+        optional=frozenset({"answer", "answerKey", "id", "subject"}),
+        text="question",
+        answer=_chosen,
+        identifier="id",
+        verifier="choice",
+        options=_options,
+    ),
     Format(
         name="olympiadbench",
         required=frozenset({"id", "question", "final_answer"}),

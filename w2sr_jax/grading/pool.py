@@ -55,12 +55,13 @@ class GraderPool:
             W2SRError: no worker process can be started (the installation is broken, whatever the texts are).
         """
         grades: list[Grade | None] = []
-        open_pairs: dict[tuple[str, str], list[int]] = {}  # each different pair is compared once
+        open_pairs: dict[tuple[str, str, str], list[int]] = {}  # each different pair is compared once
         for index, (response, answer) in enumerate(pairs):
-            extracted, grade = decide(response, answer, "math" if verifiers is None else verifiers[index])
+            verifier = "math" if verifiers is None else verifiers[index]
+            extracted, grade = decide(response, answer, verifier)
             grades.append(grade)
             if grade is None and extracted is not None:
-                open_pairs.setdefault((extracted, answer), []).append(index)
+                open_pairs.setdefault((extracted, answer, verifier), []).append(index)
         unique = list(open_pairs)
         graded = len(grades) - sum(map(len, open_pairs.values()))
         if on_graded and graded:

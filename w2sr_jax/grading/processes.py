@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -50,9 +50,9 @@ class WorkerPool:
         self._failed_starts = 0
 
     def compare(
-        self, pairs: list[tuple[str, str]], on_done: Callable[[int, Verdict], None] | None = None
+        self, pairs: Sequence[tuple[str, ...]], on_done: Callable[[int, Verdict], None] | None = None
     ) -> list[Verdict]:
-        """A verdict for each (given, gold); `on_done(index, verdict)` is called as each is reached.
+        """A verdict for each (given, gold) or (given, gold, verifier); `on_done(index, verdict)` is called for each.
 
         Raises:
             W2SRError: workers cannot be started at all (the installation is broken).
@@ -74,7 +74,8 @@ class WorkerPool:
                 for worker in self._alive:
                     if worker.ready and worker.task is None and waiting:
                         index = waiting.popleft()
-                        if not worker.send(index, *pairs[index], self.deadline_s):
+                        given, gold, *verifier = pairs[index]
+                        if not worker.send(index, given, gold, self.deadline_s, *verifier):
                             waiting.appendleft(index)  # it died while idle: not this pair's fault
                 self._wait()
                 for worker in list(self._alive):
@@ -170,10 +171,10 @@ class _Worker:
     def pid(self) -> int:
         return self._process.pid
 
-    def send(self, index: int, given: str, gold: str, deadline_s: float) -> bool:
+    def send(self, index: int, given: str, gold: str, deadline_s: float, verifier: str = "math") -> bool:
         """Gives the worker a task; False if it is gone."""
         # The worker's own timer is only for the case that this process dies before it can kill the worker.
-        task = {"id": index, "given": given, "gold": gold, "limit_s": deadline_s + 5}
+        task = {"id": index, "given": given, "gold": gold, "verifier": verifier, "limit_s": deadline_s + 5}
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(task).encode() + b"\n")

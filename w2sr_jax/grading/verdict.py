@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
+from w2sr_jax.core import gym
 from w2sr_jax.core.errors import UsageError
 from w2sr_jax.grading.answers import extract
 from w2sr_jax.grading.equivalence import compare_exactly, equivalent, is_astronomical
 from w2sr_jax.grading.normal import key
 
-# math: mathematical equality; choice: the letter of an option; exact: the same text, spacing aside.
+# math: mathematical equality; choice: the letter of an option; exact: the same text, spacing aside. Beside these
+# gym:TASK:COUNT:SEED:INDEX is reasoning-gym's own scorer of that entry (core/gym.py).
 VERIFIERS = ("math", "choice", "exact")
 MAX_ANSWER_CHARS = 2000  # the longest published answer of the six benchmarks has 204
 
@@ -29,7 +31,10 @@ class _Undecided(Exception):
 
 def check_verifier(name: str) -> None:
     """Raises UsageError for a verifier that does not exist; stages call it before they grade."""
-    if name not in VERIFIERS:
+    if gym.is_verifier(name):
+        task, count, seed, _ = name.removeprefix(gym.PREFIX).split(":")
+        gym.dataset(task, int(count), int(seed))
+    elif name not in VERIFIERS:
         raise UsageError(f"verifier {name!r} is unknown, it must be one of {', '.join(VERIFIERS)}")
 
 
@@ -37,11 +42,14 @@ def decide(response: str, answer: str, verifier: str) -> tuple[str | None, Grade
     """(extracted, grade), or (extracted, None) where a worker process has to compare `extracted` with the answer."""
     if not isinstance(response, str) or not isinstance(answer, str):
         return None, Grade(None, False, "response and answer must be text")
-    if verifier not in VERIFIERS:
+    scored = gym.is_verifier(verifier)
+    if verifier not in VERIFIERS and not scored:
         return None, Grade(None, False, f"unknown verifier {verifier!r}")
     extracted = extract(response)
     if extracted is None:
         return None, Grade(None, False)
+    if scored:
+        return extracted, None if len(extracted) <= MAX_ANSWER_CHARS else Grade(extracted, False, "answer too long")
     if extracted == answer and extracted:
         return extracted, Grade(extracted, True)
     if len(extracted) > MAX_ANSWER_CHARS or len(answer) > MAX_ANSWER_CHARS:

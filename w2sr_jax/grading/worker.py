@@ -1,6 +1,6 @@
 """A grading process: `python -m w2sr_jax.grading.worker`, JSON lines in and out, nothing of JAX.
 
-in   {"id": 1, "given": "pi/2", "gold": "\\\\dfrac{\\\\pi}{2}", "limit_s": 15}
+in   {"id": 1, "given": "pi/2", "gold": "\\\\dfrac{\\\\pi}{2}", "verifier": "math", "limit_s": 15}
 out  {"ready": true} once, then {"id": 1, "equal": true, "error": null} for each line
 
 The parent keeps the deadline and kills this process. Three things guard the machine even when the parent itself was
@@ -31,6 +31,7 @@ def main() -> None:
         out.flush()
 
     try:
+        from w2sr_jax.core import gym
         from w2sr_jax.grading import symbolic
         from w2sr_jax.grading.equivalence import equivalent
 
@@ -46,8 +47,11 @@ def main() -> None:
         signal.setitimer(signal.ITIMER_REAL, task["limit_s"])
         equal, error_text = False, None
         try:
-            equal = equivalent(task["given"], task["gold"], symbolic.math_verify_equal)
-        except BaseException as error:  # math-verify raises BaseExceptions of its own
+            if (verifier := task.get("verifier", "math")).startswith(gym.PREFIX):
+                equal = gym.is_solved(task["given"], verifier)
+            else:
+                equal = equivalent(task["given"], task["gold"], symbolic.math_verify_equal)
+        except BaseException as error:  # math-verify raises BaseExceptions of its own, a scorer anything
             error_text = f"{type(error).__name__}: {error}"[:200]
         signal.setitimer(signal.ITIMER_REAL, 0)
         send({"id": task["id"], "equal": bool(equal), "error": error_text})

@@ -17,13 +17,16 @@ class SplitsConfig:
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class SizeConfig:
-    """A decoder of the Qwen2.5 architecture. The default is the student's size, about a million parameters."""
+    """A decoder. The default is the student's size, about a million parameters."""
 
     hidden_size: int = opt(128, "", minimum=2)
     intermediate_size: int = opt(512, "", minimum=1)
     num_layers: int = opt(4, "", minimum=1)
     num_heads: int = opt(4, "", minimum=1)
     num_kv_heads: int = opt(2, "", minimum=1)
+    family: str = opt(
+        "qwen2", "architecture; llama numbers its tokens in another way, too", choices=("qwen2", "llama"), later=True
+    )
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -63,16 +66,20 @@ class PretrainConfig:
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class MicroConfig:
-    """`w2sr micro`: one of the three things that the embedded default is made of."""
+    """`w2sr micro`: one of the things that the embedded default is made of."""
 
     what: str = opt(
         "problems",
-        "problems: train, validation and test; base: a model from scratch; scramble: traces with random digits",
-        choices=("problems", "base", "scramble"),
+        "problems: train, validation and test; base: a model from scratch; scramble: traces with random digits; "
+        "solutions: careful answers to problems",
+        choices=("problems", "base", "scramble", "solutions"),
     )
     seed: int = opt(0, "of whatever is made", minimum=0)
+    domain: str = opt(
+        "arithmetic", "problems, base, solutions: the task", choices=("arithmetic", "letters"), later=True
+    )
     splits: SplitsConfig = opt(SplitsConfig, "")
-    problems: str = opt("", "base: the workdir of a `what=problems`, whose problems stay out of the corpus")
+    problems: str = opt("", "base: a `what=problems` workdir, whose problems stay out of the corpus; solutions: a file")
     size: SizeConfig = opt(SizeConfig, "")
     corpus: CorpusConfig = opt(CorpusConfig, "")
     pretrain: PretrainConfig = opt(PretrainConfig, "")
@@ -81,7 +88,7 @@ class MicroConfig:
     price: PriceConfig = opt(PriceConfig, "")
 
     def check(self) -> None:
-        needed = {"base": "problems", "scramble": "traces"}
+        needed = {"base": "problems", "scramble": "traces", "solutions": "problems"}
         key = needed.get(self.what)
         if key and not {"problems": self.problems, "traces": self.traces}[key]:
             raise UsageError(f"config.{key}: required for what={self.what}")

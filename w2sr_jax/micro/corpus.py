@@ -10,21 +10,24 @@ from tokenizers import Tokenizer
 from w2sr_jax.data.chat import Example
 from w2sr_jax.data.pack import Batch, first_fit, pack_rows
 from w2sr_jax.micro.config import CorpusConfig
-from w2sr_jax.micro.task import stream
+from w2sr_jax.micro.task import Chain, Task, stream
 from w2sr_jax.micro.tokenizer import END, PAD, VOCABULARY
 
 PACKED_TOGETHER = 512  # documents; enough for rows with next to no padding
 
 
-def documents(config: CorpusConfig, seed: int, held_out: Container[str]) -> Iterator[tuple[str, str]]:
+def documents(
+    config: CorpusConfig, seed: int, held_out: Container[str], task: type[Task] = Chain
+) -> Iterator[tuple[str, str]]:
     """Endless (prompt, response) pairs.
 
     Args:
         held_out: texts of problems that never occur.
+        task: what they are about. Lengths beyond its longest problem are left out.
     """
     rng = random.Random(f"micro corpus {seed}")
-    direct = stream(rng, config.direct_lengths, held_out)
-    worked = stream(rng, config.worked_lengths, held_out)
+    direct = stream(rng, config.direct_lengths[: task.max_operations], held_out, task)
+    worked = stream(rng, config.worked_lengths[: task.max_operations], held_out, task)
     while True:
         if rng.random() < config.direct_share:
             chain = next(direct)
@@ -35,10 +38,15 @@ def documents(config: CorpusConfig, seed: int, held_out: Container[str]) -> Iter
 
 
 def batches(
-    config: CorpusConfig, rows_a_step: int, tokenizer: Tokenizer, seed: int, held_out: Container[str]
+    config: CorpusConfig,
+    rows_a_step: int,
+    tokenizer: Tokenizer,
+    seed: int,
+    held_out: Container[str],
+    task: type[Task] = Chain,
 ) -> Iterator[Batch]:
     """Endless numpy batches [rows_a_step, config.row_length] with the loss on responses and their end of text."""
-    source = documents(config, seed, held_out)
+    source = documents(config, seed, held_out, task)
     end, pad = VOCABULARY[END], VOCABULARY[PAD]
     examples: list[Example] = []
     rows: list[list[int]] = []

@@ -21,11 +21,11 @@ from w2sr_jax.data.chat import load_tokenizer
 from w2sr_jax.data.pack import Batch
 from w2sr_jax.engine.base import Sampling
 from w2sr_jax.engine.jax_engine import JaxEngine
-from w2sr_jax.grading.grade import grade_many
+from w2sr_jax.grading.pool import GraderPool
 from w2sr_jax.learn.optim import make_optimizer
 from w2sr_jax.learn.step import init_state, make_sft_step
 from w2sr_jax.micro.config import PretrainConfig, SizeConfig
-from w2sr_jax.micro.task import careful_start
+from w2sr_jax.micro.task import Chain, Task
 from w2sr_jax.micro.tokenizer import END, PAD, VOCABULARY
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.decoder import Decoder, param_specs
@@ -44,10 +44,12 @@ class Pretrained:
     careful_pass_at_1: float
 
 
-def model_config(size: SizeConfig) -> ModelConfig:
-    """The Qwen2.5 architecture over the task's vocabulary, with a head of its own (as Qwen2.5 has from 7B on)."""
+def model_config(size: SizeConfig, vocab_size: int = len(VOCABULARY)) -> ModelConfig:
+    """An architecture over the task's vocabulary, with a head of its own (as Qwen2.5 has from 7B on)."""
     return ModelConfig(
-        vocab_size=len(VOCABULARY),
+        family="qwen2" if size.family == "qwen2" else "llama",
+        attention_bias=size.family == "qwen2",
+        vocab_size=vocab_size,
         hidden_size=size.hidden_size,
         intermediate_size=size.intermediate_size,
         num_layers=size.num_layers,
@@ -61,12 +63,12 @@ def model_config(size: SizeConfig) -> ModelConfig:
     )
 
 
-def new_model(size: SizeConfig, seed: int) -> Decoder:
+def new_model(size: SizeConfig, seed: int, vocab_size: int = len(VOCABULARY)) -> Decoder:
     """Random weights. Narrow layers need larger ones than the decoder's 0.02: matrices start at 1 / sqrt(inputs).
 
     The embedding starts at 0.5, since nothing else brings tokens into the residual stream, and the head at 0.05.
     """
-    config = model_config(size)
+    config = model_config(size, vocab_size)
     model = Decoder(config, rngs=nnx.Rngs(seed), scan_layers=False)
     outer, layers = param_specs(config)
     for name, spec in (outer | layers).items():
@@ -86,6 +88,7 @@ def pretrain(
     validation: list[Problem],
     workdir: Path,
     tick: Callable[[], None],
+    task: type[Task] = Chain,
 ) -> Pretrained:
     """Trains until greedy Pass@1 on `validation`, with care forced, reaches config.target; the averaged weights count.
 
@@ -94,14 +97,16 @@ def pretrain(
     Args:
         seed: of the weights.
         tick: called after each validation.
+        task: what the problems are of.
     """
-    model = new_model(size, seed)
+    tokenizer = load_tokenizer(workdir / "tokenizer")
+    model = new_model(size, seed, len(tokenizer))
     graphdef, params = nnx.split(model)
     step_config = TrainConfig(dtype="float32", remat="none", scan_layers=False, loss_chunk=CONTEXT)
     train_step = make_sft_step(graphdef, config.optimizer, step_config)
     average = jax.tree.map(jnp.copy, params)
     state = init_state(params, make_optimizer(config.optimizer))
-    engine = JaxEngine.from_model(nnx.merge(graphdef, average), load_tokenizer(workdir / "tokenizer"), batch_size=256)
+    engine = JaxEngine.from_model(nnx.merge(graphdef, average), tokenizer, batch_size=256)
     tokens, score, done = 0, -1.0, 0
     with MetricWriter(workdir) as writer, Progress(config.max_steps, f"{workdir.name}: pretraining") as progress:
         began = time.monotonic()
@@ -114,7 +119,7 @@ def pretrain(
             done += 1
             if done % config.validate_every == 0 or done == config.max_steps:
                 engine.update_weights(average)
-                score = careful_pass_at_1(engine, validation)
+                score = careful_pass_at_1(engine, validation, task)
                 row = {name: float(value) for name, value in metrics.items()}
                 writer.write(done - 1, row | {"careful_pass_at_1": score, "seconds": time.monotonic() - began})
                 progress.update(done, loss=row["loss"], careful_pass_at_1=score)
@@ -123,13 +128,15 @@ def pretrain(
     return Pretrained(nnx.merge(graphdef, average), done, tokens, score)
 
 
-def careful_pass_at_1(engine: JaxEngine, problems: list[Problem]) -> float:
+def careful_pass_at_1(engine: JaxEngine, problems: list[Problem], task: type[Task] = Chain) -> float:
     """Greedy Pass@1 of responses that are made to begin with care: what the model could do, not what it does."""
     sampling = Sampling(max_tokens=MAX_TOKENS, stop_token_ids=(VOCABULARY[END],))
-    starts = [careful_start(problem.problem) for problem in problems]
+    starts = [task.careful_start(problem.problem) for problem in problems]
     prompts = [problem.problem + start for problem, start in zip(problems, starts)]
     texts = [start + one.text for start, (one,) in zip(starts, engine.generate(prompts, sampling))]
-    grades = grade_many([(text, problem.answer) for text, problem in zip(texts, problems)])
+    with GraderPool() as pool:
+        pairs = [(text, problem.answer) for text, problem in zip(texts, problems)]
+        grades = pool.grade_many(pairs, [problem.verifier for problem in problems])
     return sum(grade.correct for grade in grades) / len(grades)
 
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import re
 from collections.abc import Container, Iterator, Sequence
-from typing import Self
+from typing import ClassVar, Protocol, Self
 
 from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.records import Problem
@@ -30,10 +31,47 @@ BOX = "\\boxed{"
 QUESTION = "=?"  # ends a problem
 
 
+class Task(Protocol):
+    """What base models, problems and solutions are made of: a start and operations, one after the other."""
+
+    max_operations: ClassVar[int]
+    shortest: ClassVar[int]  # how many problems of one operation there are
+
+    @property
+    def text(self) -> str:
+        """The problem as it is asked. Two are the same problem exactly when their texts are equal."""
+
+    def direct(self) -> str:
+        """The response without work."""
+
+    def worked(self, in_head: int = 1) -> str:
+        """The response with work.
+
+        Args:
+            in_head: operations done before the first value is written; 1 is the careful style, 2 the sloppy one.
+        """
+
+    def problem(self, problem_id: str) -> Problem: ...
+
+    @classmethod
+    def draw(cls, rng: random.Random, operations: int) -> Self:
+        """A random problem of so many operations."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The problem whose text this is."""
+
+    @classmethod
+    def careful_start(cls, problem: str) -> str:
+        """How a careful response begins: up to the first value, which only the careful style writes there."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Chain:
     """A problem: a start value and the operations applied to it."""
 
+    max_operations: ClassVar[int] = MAX_OPERATIONS
+    shortest: ClassVar[int] = MODULUS * sum(map(len, OPERANDS.values()))
     start: int
     operations: tuple[tuple[str, int], ...]
 
@@ -78,18 +116,31 @@ class Chain:
         )
 
     @classmethod
+    def parse(cls, text: str) -> Self:
+        """The chain whose text this is.
+
+        Raises:
+            W2SRError: it is no problem of this task.
+        """
+        if not re.fullmatch(r"\d\d([-+*]\d)+=\?", text):
+            raise W2SRError(f"micro: {text[:40]!r} is no problem of the embedded task")
+        return cls(int(text[:2]), tuple((op, int(operand)) for op, operand in re.findall(r"([-+*])(\d)", text[2:])))
+
+    @classmethod
     def draw(cls, rng: random.Random, operations: int) -> Self:
         """A random problem of so many operations."""
         chosen = [rng.choice(OPERATIONS) for _ in range(operations)]
         return cls(rng.randrange(MODULUS), tuple((op, rng.choice(OPERANDS[op])) for op in chosen))
 
+    @classmethod
+    def careful_start(cls, problem: str) -> str:
+        """Up to the first value."""
+        return f"{WORK}{problem[:4]}="
 
-def careful_start(problem: str) -> str:
-    """How a careful response to a problem begins: up to the first value, which only the careful style writes there."""
-    return f"{WORK}{problem[:4]}="
 
-
-def stream(rng: random.Random, weights: Sequence[float], held_out: Container[str]) -> Iterator[Chain]:
+def stream[T: Task](
+    rng: random.Random, weights: Sequence[float], held_out: Container[str], task: type[T]
+) -> Iterator[T]:
     """Endless problems, none of whose texts is in `held_out`.
 
     Args:
@@ -97,12 +148,12 @@ def stream(rng: random.Random, weights: Sequence[float], held_out: Container[str
     """
     lengths = range(1, len(weights) + 1)
     while True:
-        chain = Chain.draw(rng, rng.choices(lengths, weights)[0])
-        if chain.text not in held_out:
-            yield chain
+        drawn = task.draw(rng, rng.choices(lengths, weights)[0])
+        if drawn.text not in held_out:
+            yield drawn
 
 
-def make_splits(seed: int, sizes: dict[str, int]) -> dict[str, list[Problem]]:
+def make_splits(seed: int, sizes: dict[str, int], task: type[Task] = Chain) -> dict[str, list[Problem]]:
     """Pairwise disjoint sets of distinct problems, every length as frequent as every other in each of them.
 
     Args:
@@ -111,10 +162,10 @@ def make_splits(seed: int, sizes: dict[str, int]) -> dict[str, list[Problem]]:
     Raises:
         W2SRError: the sizes ask for most of the problems of one operation that exist.
     """
-    shortest = MODULUS * sum(map(len, OPERANDS.values()))
-    if sum(sizes.values()) / MAX_OPERATIONS > 0.8 * shortest:
+    if sum(sizes.values()) / task.max_operations > 0.8 * task.shortest:
         raise W2SRError(
-            f"micro: {sum(sizes.values())} problems need more than 80 % of the {shortest} of one operation; lower sizes"
+            f"micro: {sum(sizes.values())} problems need more than 80 % of the {task.shortest} of one operation; "
+            "lower sizes"
         )
     rng, taken = random.Random(f"micro problems {seed}"), set[str]()
     splits: dict[str, list[Problem]] = {}
@@ -122,8 +173,8 @@ def make_splits(seed: int, sizes: dict[str, int]) -> dict[str, list[Problem]]:
         splits[name] = []
         while len(splits[name]) < size:
             index = len(splits[name])
-            chain = Chain.draw(rng, 1 + index % MAX_OPERATIONS)
-            if chain.text not in taken:
-                taken.add(chain.text)
-                splits[name].append(chain.problem(f"{name}-{index:04d}"))
+            drawn = task.draw(rng, 1 + index % task.max_operations)
+            if drawn.text not in taken:
+                taken.add(drawn.text)
+                splits[name].append(drawn.problem(f"{name}-{index:04d}"))
     return splits

@@ -19,13 +19,21 @@ from w2sr_jax.micro.task import BOX, QUESTION, WORK
 END, PAD, UNKNOWN = "<|endoftext|>", "<|pad|>", "<|unk|>"
 SPECIAL = (END, PAD, UNKNOWN)
 LONG = (WORK, BOX, QUESTION)
-CHARACTERS = "0123456789+-*=}"
-VOCABULARY = {token: index for index, token in enumerate((*SPECIAL, *LONG, *CHARACTERS))}
+CHARACTERS = {"arithmetic": "0123456789+-*=}", "letters": "abcdefgh1234=}"}
 
 
-def make_tokenizer() -> Tokenizer:
+def vocabulary(domain: str = "arithmetic", family: str = "qwen2") -> dict[str, int]:
+    """Token -> id. Families share the special tokens only: what passes from one to the other has to be text."""
+    ordinary = [*LONG, *CHARACTERS[domain]]
+    return {token: i for i, token in enumerate((*SPECIAL, *(ordinary if family == "qwen2" else reversed(ordinary))))}
+
+
+VOCABULARY = vocabulary()
+
+
+def make_tokenizer(domain: str = "arithmetic", family: str = "qwen2") -> Tokenizer:
     """The tokenizer. Decoding what it encoded gives the same text, as long as the text is of the task."""
-    tokenizer = Tokenizer(models.WordLevel(VOCABULARY, unk_token=UNKNOWN))
+    tokenizer = Tokenizer(models.WordLevel(vocabulary(domain, family), unk_token=UNKNOWN))
     pattern = "|".join((*map(re.escape, LONG), r"[\s\S]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()  # tokens are put together without spaces
@@ -33,13 +41,13 @@ def make_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def save_tokenizer(directory: Path, context: int) -> None:
+def save_tokenizer(directory: Path, context: int, domain: str = "arithmetic", family: str = "qwen2") -> None:
     """Writes tokenizer.json and tokenizer_config.json.
 
     Args:
         context: longest text in tokens, as the tokenizer's config states it.
     """
-    serialized = json.loads(make_tokenizer().to_str())
+    serialized = json.loads(make_tokenizer(domain, family).to_str())
     write_text(directory / "tokenizer.json", json.dumps(serialized, indent=1, ensure_ascii=False) + "\n")
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",

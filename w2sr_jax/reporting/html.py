@@ -86,7 +86,33 @@ def render_html(report: Report, plots: dict[str, list[str]], samples: list[Sampl
         _samples(samples),
         _provenance(report),
     ]
-    title = escape(report["title"])
+    return _page(report["title"], body)
+
+
+def render_book(
+    book: Report, verdicts: tables.Table, plots: list[dict[str, list[str]]], colours: list[dict[str, str]]
+) -> str:
+    """The page of several reports.
+
+    Args:
+        verdicts: of the claims, by section.
+        plots, colours: of each section, as for `render_html`.
+    """
+    body = [f"<h1>{escape(book['title'])}</h1>", _section("Answers", "", _table(verdicts))]
+    for section, figures, dots in zip(book["sections"], plots, colours, strict=True):
+        body += [
+            _header(section),
+            *(f'<p class="note">{escape(note)}</p>' for note in tables.notes(section)),
+            _section(
+                "Pass@1 and RGR", "", _table(tables.arms_table(section), dots=dots) + "".join(figures["arms"][:1])
+            ),
+            _claims(section),
+        ]
+    return _page(book["title"], body)
+
+
+def _page(title: str, body: list[str]) -> str:
+    title = escape(title)
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'

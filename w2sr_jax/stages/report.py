@@ -1,8 +1,9 @@
 """Compare the arms of an experiment: Pass@1, RGR, free baselines, claims and costs, as JSON, Markdown and one page.
 
-Three forms. config.arms names the evaluate workdirs of one experiment (one seed); config.reports names the workdirs of
+Four forms. config.arms names the evaluate workdirs of one experiment (one seed); config.reports names the workdirs of
 several such reports, and the summary over seeds is written; config.rows holds published numbers, to which
---config.student_row adds a student's. All write report.json, report.md and report.html.
+--config.student_row adds a student's; config.sections puts finished reports on one page. All write report.json,
+report.md and report.html.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from w2sr_jax.core.config import validate
 from w2sr_jax.core.cost import StageClock, append_ledger
 from w2sr_jax.core.records import write_json, write_text
 from w2sr_jax.core.stage_config import ReportConfig
-from w2sr_jax.reporting import html, plots, published, routes, samples, summary, tables
+from w2sr_jax.reporting import book, html, plots, published, routes, samples, summary, tables
 from w2sr_jax.reporting.compare import AVERAGE, compare
 from w2sr_jax.reporting.load import ceiling_of, check_protocols, load_arms
 
@@ -37,6 +38,10 @@ def main(config: ReportConfig, workdir: str) -> dict[str, Any]:
     validate(config)
     with StageClock(workdir, "report", device_kind="cpu") as clock:
         curves, shown = Curves(), list[samples.Sample]()
+        if config.sections:
+            report = write_book(config, Path(workdir))
+            append_ledger(workdir, clock.line())
+            return report
         if config.reports:
             report = summary.summarise(config, summary.load_reports(config))
         elif config.rows:
@@ -48,6 +53,16 @@ def main(config: ReportConfig, workdir: str) -> dict[str, Any]:
         append_ledger(workdir, clock.line())
     print(tables.summary_text(report))
     return report
+
+
+def write_book(config: ReportConfig, workdir: Path) -> dict[str, Any]:
+    """Several reports on one page: report.html, report.md and, last, report.json."""
+    whole = book.load(config) | {"commit": commit()}
+    write_text(workdir / "report.html", book.page(whole))
+    write_text(workdir / "report.md", book.text(whole))
+    write_json(workdir / "report.json", whole)
+    print(book.text(whole))
+    return whole
 
 
 def experiment(config: ReportConfig) -> tuple[dict[str, Any], Curves, list[samples.Sample]]:

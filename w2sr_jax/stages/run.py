@@ -7,13 +7,12 @@ the same command therefore starts again where it stopped, and a changed config r
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import importlib
 import json
 import re
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from w2sr_jax.core import runtime
 from w2sr_jax.core.config import to_dict, validate
 from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.records import read_json, sha256_file, write_json
+from w2sr_jax.core.references import map_strings, references, split_reference
 from w2sr_jax.core.stage_config import ExperimentConfig, Node
 from w2sr_jax.grading.pool import shared_workers
 
@@ -106,32 +106,6 @@ def in_order(nodes: list[Node]) -> list[Node]:
     return list(ordered.values())
 
 
-def references(config: Any, names: Collection[str]) -> list[str]:
-    """The nodes that a config reads: those of `names` in its strings '@NAME/PATH'."""
-    found: dict[str, None] = {}
-
-    def look(value: str) -> str:
-        if value.startswith("@"):
-            found[split_reference(value, names)[0]] = None
-        return value
-
-    map_strings(config, look)
-    return list(found)
-
-
-def split_reference(value: str, names: Collection[str]) -> tuple[str, str]:
-    """'@seed0/sft/export' -> ('seed0/sft', 'export'), by the longest node name that it begins with.
-
-    Raises:
-        UsageError: no node has such a name.
-    """
-    parts = value[1:].split("/")
-    for end in range(len(parts), 0, -1):
-        if (name := "/".join(parts[:end])) in names:
-            return name, "/".join(parts[end:])
-    raise UsageError(f"experiment: {value!r} refers to no node")
-
-
 def resolve(config: Any, root: Path, names: Collection[str]) -> Any:
     """The config with every '@NAME/PATH' turned into a path below `root`."""
 
@@ -139,21 +113,6 @@ def resolve(config: Any, root: Path, names: Collection[str]) -> Any:
         return str(root / Path(*split_reference(value, names))) if value.startswith("@") else value
 
     return map_strings(config, real)
-
-
-def map_strings(value: Any, change: Callable[[str], str]) -> Any:
-    """A copy of nested dataclasses, dicts, tuples and lists with `change` applied to each string value."""
-    if isinstance(value, str):
-        return change(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.replace(
-            value, **{f.name: map_strings(getattr(value, f.name), change) for f in dataclasses.fields(value)}
-        )
-    if isinstance(value, dict):
-        return {key: map_strings(inner, change) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(map_strings(inner, change) for inner in value)
-    return value
 
 
 def node_key(node: Node, outputs: dict[str, str]) -> str:

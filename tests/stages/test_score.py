@@ -1,0 +1,46 @@
+"""The score stage: surprisals are the loss of SFT, trace by trace."""
+
+import dataclasses
+import math
+
+import pytest
+
+from w2sr_jax.core.config import DataConfig
+from w2sr_jax.core.errors import W2SRError
+from w2sr_jax.core.metrics import read_metrics
+from w2sr_jax.core.records import TraceScore, read_jsonl
+from w2sr_jax.core.stage_config import ScoreConfig
+from w2sr_jax.stages import score, sft
+
+
+@pytest.fixture
+def config(files, one_device) -> ScoreConfig:
+    data = DataConfig(problems=files.problems, traces=files.traces, template="plain", max_length=32, batch_size=5)
+    return ScoreConfig(model=files.model, data=data, dtype="float32", loss_chunk=32, mesh=one_device)
+
+
+def test_the_mean_surprisal_is_the_first_loss_of_sft(config, files, tmp_path):
+    made = score.main(config, str(tmp_path / "score"))
+    scores = read_jsonl(tmp_path / "score" / "scores.jsonl", TraceScore)
+    assert made["scored"] == made["traces"] == len(scores) == 16
+    tokens = sum(s.tokens for s in scores)
+    whole = files.sft(steps=1, data=dataclasses.replace(config.data, batch_size=16, packing=False))
+    sft.main(whole, str(tmp_path / "sft"))
+    assert sum(s.surprisal * s.tokens for s in scores) / tokens == pytest.approx(
+        read_metrics(tmp_path / "sft")[0]["loss"], abs=1e-4
+    )
+
+
+def test_scores_do_not_depend_on_the_batch(config, tmp_path):
+    for rows in (3, 16):
+        changed = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=rows))
+        score.main(changed, str(tmp_path / str(rows)))
+    one, other = (read_jsonl(tmp_path / n / "scores.jsonl", TraceScore) for n in ("3", "16"))
+    assert [s.problem_id for s in one] == [f"p{i:02d}" for i in range(16)]
+    assert all(math.isclose(a.surprisal, b.surprisal, abs_tol=1e-5) for a, b in zip(one, other, strict=True))
+
+
+def test_traces_that_do_not_fit_are_named(config, tmp_path):
+    short = dataclasses.replace(config, data=dataclasses.replace(config.data, max_length=8))
+    with pytest.raises(W2SRError, match="no trace fits into max_length=8"):
+        score.main(short, str(tmp_path))

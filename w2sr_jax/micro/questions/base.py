@@ -1,0 +1,67 @@
+"""What one open question adds to the micro experiment: stages, arms to compare, and claims that answer it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from w2sr_jax.core.stage_config import ReportConfig
+from w2sr_jax.micro.experiment import MicroExperiment
+
+Part = tuple[str, str, Any]  # name below seedN/, stage, config
+Claims = dict[str, tuple[str, str]]  # sentence -> (higher arm, lower arm)
+SHARED = {arm: f"{arm}_test" for arm in ("base", "forced", "teacher", "w2sr", "w2sr_p", "grpo")}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Section:
+    """One comparison: arms evaluated on the same problems, and what is claimed of them."""
+
+    name: str  # of its report's node
+    title: str
+    arms: Mapping[str, str]  # arm -> node that evaluates it, below seedN/; base and grpo are the ends of RGR
+    claims: Claims
+    baselines: tuple[str, ...] = ("forced",)
+
+    def report(self, experiment: MicroExperiment, seed: int) -> ReportConfig:
+        """The section's report of one seed."""
+        return ReportConfig(
+            title=f"{self.title} (seed {seed})",
+            arms={arm: (f"@seed{seed}/{node}",) for arm, node in self.arms.items()},
+            baselines=self.baselines,
+            claims=self.claims,
+            bootstrap=experiment.bootstrap,
+            seed=seed,
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Asked:
+    """A question's stages of one seed, and its sections."""
+
+    parts: list[Part]
+    sections: list[Section]
+
+
+Question = Callable[[MicroExperiment, int], Asked]
+
+
+def taught(experiment: MicroExperiment, seed: int, name: str, traces: Mapping[str, str]) -> list[Part]:
+    """For each arm a student of its traces and that student's evaluation.
+
+    Args:
+        name: of the question; nodes are `NAME/ARM` and `NAME/ARM_test`.
+        traces: arm -> file, as `NODE/FILE` below seedN/.
+    """
+    at = f"@seed{seed}"
+    parts: list[Part] = []
+    for arm, path in traces.items():
+        parts.append((f"{name}/{arm}", "sft", experiment.student(seed, at, f"{at}/{path}")))
+        parts.append((f"{name}/{arm}_test", "evaluate", experiment.evaluate(at, f"{at}/{name}/{arm}/export")))
+    return parts
+
+
+def tests(name: str, arms: Mapping[str, Any]) -> dict[str, str]:
+    """Arm -> the node that evaluates it, for arms made by `taught`."""
+    return {arm: f"{name}/{arm}_test" for arm in arms}
