@@ -51,6 +51,8 @@ def inputs(files, tmp_path_factory) -> Inputs:
             "convert": {"model": files.model},
             "distill": asking | {"sampling.max_tokens": "4"},
             "filter": {"problems": files.problems, "traces": files.traces},
+            "transform": {"traces": f"('{files.traces}',)", "problems": files.problems},
+            "score": {"model": files.model, "data.template": "plain"} | data,
             "sft": {"model": files.model, "data.template": "plain", "data.max_length": "32", "steps": "1"} | data,
             "grpo": asking | {"prompts_per_step": "2", "minibatch_prompts": "2", "sampling.max_tokens": "4"},
             "evaluate": asking | {"sampling.max_tokens": "4"},

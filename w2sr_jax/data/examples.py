@@ -20,9 +20,6 @@ CHUNK = 4096  # traces encoded in one call; bounds the memory that lists of Pyth
 def read_traces(path: str) -> list[Trace]:
     """Reads the raw traces of `distill`, the graded ones of `filter` or the edited ones of `transform`.
 
-    Returns:
-        them by problem id and sample: their order in the file is that in which a run, broken or not, got its answers.
-
     Raises:
         RecordError: a line is no trace, a sample occurs twice, or there is none.
     """
@@ -40,7 +37,7 @@ def read_traces(path: str) -> list[Trace]:
         traces.append(trace)
     if not traces:
         raise RecordError(f"{path}: holds no traces")
-    return sorted(traces, key=lambda trace: (trace.problem_id, trace.sample, trace.teacher))
+    return traces
 
 
 def _kind(row: Any) -> type[Trace]:

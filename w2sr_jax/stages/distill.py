@@ -12,7 +12,7 @@ from absl import logging
 
 from w2sr_jax.core import cost, processes, runtime
 from w2sr_jax.core.config import to_dict, validate
-from w2sr_jax.core.records import read_json, sha256_file, sha256_records, write_json
+from w2sr_jax.core.records import read_json, sha256_file, sha256_records, write_json, write_jsonl
 from w2sr_jax.core.stage_config import DistillConfig
 from w2sr_jax.data.tasks import load_problems
 from w2sr_jax.engine.open import model_name, write_traces
@@ -54,6 +54,8 @@ def main(config: DistillConfig, workdir: str) -> dict[str, Any]:
         if not processes.is_writer():  # the rest is counting and writing
             processes.barrier("manifest.json", processes.FOREVER_S)
             return read_json(root / "manifest.json")
+        # They were appended as they ended: in their own order a resumed run's file is that of an unbroken one.
+        write_jsonl(root / "traces.jsonl", traces)
         tokens = sum(trace.response_tokens for trace in traces)
         manifest: dict[str, Any] = {
             "teacher": config.model,
