@@ -1,7 +1,6 @@
 """Domains outside mathematics: reasoning-gym's tasks and multiple choice, through the stages that grade."""
 
 import dataclasses
-import importlib.util
 import json
 import shutil
 
@@ -19,8 +18,6 @@ from w2sr_jax.grading.pool import GraderPool
 
 @pytest.fixture(scope="module")
 def problems() -> list[Problem]:
-    if importlib.util.find_spec("reasoning_gym") is None:
-        pytest.skip("needs the domains extra, which dev holds")
     return load_problems("gym:letter_counting:6:3")
 
 
