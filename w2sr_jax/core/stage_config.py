@@ -308,6 +308,10 @@ class ReportConfig:
     row_problems: dict[str, int] = opt(dict, "benchmark -> how many problems it has")
     student_row: tuple[float, ...] = opt((), "Pass@1 in % of your student, beside rows and in their order")
     sections: dict[str, str] = opt(dict, "title -> report workdir; put together on one page", later=True)
+    teachers: dict[str, str] = opt(
+        dict, "arm -> model that taught it (for the base: itself); its size is shown", later=True
+    )
+    published: str = opt("", "published scores of the same models, shown for comparison", later=True)
     row_notes: tuple[str, ...] = opt((), "where rows come from and how they were made, shown in the report")
     allow_mixed_decoding: bool = opt(False, "compare results made under different decoding protocols")
     bootstrap: int = opt(10_000, "resamples of the intervals", minimum=100)

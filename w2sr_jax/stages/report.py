@@ -3,11 +3,13 @@
 Four forms. config.arms names the evaluate workdirs of one experiment (one seed); config.reports names the workdirs of
 several such reports, and the summary over seeds is written; config.rows holds published numbers, to which
 --config.student_row adds a student's; config.sections puts finished reports on one page. All write report.json,
-report.md and report.html.
+report.md, report.html and its tables as CSV and LaTeX.
 """
 
 from __future__ import annotations
 
+import math
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,14 @@ from w2sr_jax.core.config import validate
 from w2sr_jax.core.cost import StageClock, append_ledger
 from w2sr_jax.core.records import write_json, write_text
 from w2sr_jax.core.stage_config import ReportConfig
-from w2sr_jax.reporting import book, html, plots, published, routes, samples, summary, tables
+from w2sr_jax.model import hf
+from w2sr_jax.model.decoder import param_specs
+from w2sr_jax.reporting import book, page, published, routes, samples, summary, tables
 from w2sr_jax.reporting.compare import AVERAGE, compare
+from w2sr_jax.reporting.export import write_page
 from w2sr_jax.reporting.load import ceiling_of, check_protocols, load_arms
 
 CONFIG = ReportConfig
-
-Curves = dict[str, dict[str, routes.Curve]]  # title -> arm -> points
 
 
 def main(config: ReportConfig, workdir: str) -> dict[str, Any]:
@@ -37,7 +40,7 @@ def main(config: ReportConfig, workdir: str) -> dict[str, Any]:
     """
     validate(config)
     with StageClock(workdir, "report", device_kind="cpu") as clock:
-        curves, shown = Curves(), list[samples.Sample]()
+        shown = list[samples.Sample]()
         if config.sections:
             report = write_book(config, Path(workdir))
             append_ledger(workdir, clock.line())
@@ -47,9 +50,9 @@ def main(config: ReportConfig, workdir: str) -> dict[str, Any]:
         elif config.rows:
             report = published.compare_rows(config)
         else:
-            report, curves, shown = experiment(config)
+            report, shown = experiment(config)
         report["commit"] = commit()
-        write(report, curves, shown, Path(workdir))
+        write(report, shown, Path(workdir))
         append_ledger(workdir, clock.line())
     print(tables.summary_text(report))
     return report
@@ -58,15 +61,15 @@ def main(config: ReportConfig, workdir: str) -> dict[str, Any]:
 def write_book(config: ReportConfig, workdir: Path) -> dict[str, Any]:
     """Several reports on one page: report.html, report.md and, last, report.json."""
     whole = book.load(config) | {"commit": commit()}
-    write_text(workdir / "report.html", book.page(whole))
+    write_page(workdir, whole["title"], book.sections(whole), foot=foot(whole))
     write_text(workdir / "report.md", book.text(whole))
     write_json(workdir / "report.json", whole)
     print(book.text(whole))
     return whole
 
 
-def experiment(config: ReportConfig) -> tuple[dict[str, Any], Curves, list[samples.Sample]]:
-    """The report, the training curves and sample responses of one experiment."""
+def experiment(config: ReportConfig) -> tuple[dict[str, Any], list[samples.Sample]]:
+    """The report and sample responses of one experiment."""
     arms = load_arms(config)
     mixed = check_protocols(config, arms)
     report: dict[str, Any] = {
@@ -81,25 +84,35 @@ def experiment(config: ReportConfig) -> tuple[dict[str, Any], Curves, list[sampl
     report["ledger"] = routes.ledger(config, scores if len(arms[config.base]) == 1 else None)
     report["decoding"] = {benchmark: found.result["decoding"] for benchmark, found in arms[config.base].items()}
     report["mixed"] = mixed
-    curves = Curves()
-    for arm, workdirs in config.routes.items():
-        for title, points in routes.curves(workdirs).items():
-            curves.setdefault(title, {})[arm] = points
-    return report, curves, samples.pick(arms)
+    report["curves"] = routes.all_curves(config)
+    report["teachers"] = teachers(config)
+    report["published"] = config.published
+    return report, samples.pick(arms)
 
 
-def write(
-    report: dict[str, Any],
-    curves: Curves,
-    shown: list[samples.Sample],
-    workdir: Path,
-) -> None:
+def teachers(config: ReportConfig) -> dict[str, dict[str, Any]]:
+    """{arm: {"model": name, "parameters": how many, None if that is not known}} of config.teachers."""
+    return {arm: {"model": Path(model).name, "parameters": parameters(model)} for arm, model in config.teachers.items()}
+
+
+def parameters(model: str) -> float | None:
+    """Of a model's directory by its config.json, else by the size in its name (`Qwen2.5-Math-7B`)."""
+    if (Path(model) / "config.json").exists():
+        outer, layer = param_specs(hf.load_config(Path(model)))
+        return float(sum(math.prod(spec.shape) for spec in (*outer.values(), *layer.values())))
+    sizes = re.findall(r"(?<![\d.])(\d+(?:\.\d+)?)([BM])(?![A-Za-z])", model)
+    return float(sizes[-1][0]) * {"B": 1e9, "M": 1e6}[sizes[-1][1]] if sizes else None
+
+
+def write(report: dict[str, Any], shown: list[samples.Sample], workdir: Path) -> None:
     """report.html, report.md and, last, report.json."""
-    colours = {arm: plots.colour(report, arm) for arm in report["arms"]}
-    page = html.render_html(report, plots.all_plots(report, curves), shown, colours)
-    write_text(workdir / "report.html", page)
+    write_page(workdir, report["title"], page.sections(report, shown), page.origin(report), foot(report))
     write_text(workdir / "report.md", tables.render_markdown(report))
     write_json(workdir / "report.json", report)
+
+
+def foot(report: dict[str, Any]) -> str:
+    return f"Made by w2sr report, commit {(report['commit'] or 'unknown')[:10]}. This page asks nothing of the network."
 
 
 def commit() -> str | None:
