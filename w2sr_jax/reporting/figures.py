@@ -95,12 +95,17 @@ class Drawing:
             axes.text(max(row.value, row.high, 0.0) + 0.02 * span, y, number(row.value), va="center", fontsize=13,
                       fontweight="bold", bbox=HALO, zorder=5)  # fmt: skip
         axes.set_xlim(min(0.0, *ends) - (0.03 * span if min(ends) < 0 else 0), max(ends) + 0.17 * span)
-        axes.set_yticks(range(len(rows)), [short(row.name) for row in rows])
-        axes.set_ylim(len(rows) - 0.45, -0.55)
+        self.name_rows([row.name for row in rows])
+        axes.set_xlabel(xlabel)
+
+    def name_rows(self, names: Sequence[str]) -> None:
+        """The y axis as a list of names, the first on top."""
+        axes = self.axes
+        axes.set_yticks(range(len(names)), [short(name) for name in names])
+        axes.set_ylim(len(names) - 0.45, -0.55)
         axes.grid(visible=False, axis="y")
         axes.tick_params(length=0)
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel(xlabel)
 
     def legend(self, columns: int = 2) -> None:
         """Above the axes, where it covers nothing; the figure grows by it."""

@@ -17,6 +17,7 @@ from w2sr_jax.core.errors import UsageError, W2SRError
 from w2sr_jax.core.records import RecordError, read_json
 from w2sr_jax.core.stage_config import ReportConfig
 from w2sr_jax.grading.statistics import fieller_interval, t_interval
+from w2sr_jax.reporting import lab
 from w2sr_jax.reporting.compare import NO_CEILING, verdict
 
 Report = dict[str, Any]
@@ -94,6 +95,7 @@ def summarise(config: ReportConfig, reports: list[Report]) -> Report:
         "curves": _curves(reports),
         "teachers": first.get("teachers", {}),
         "published": first.get("published", ""),
+        "trace_lab": lab.pooled(labs) if all(labs := [r.get("trace_lab") for r in reports]) else None,
         "decoding": first["decoding"],
         "mixed": sorted({line for report in reports for line in report["mixed"]}),
     }

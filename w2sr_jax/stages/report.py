@@ -1,8 +1,9 @@
 """Compare the arms of an experiment: Pass@1, RGR, free baselines, claims and costs, as JSON, Markdown and one page.
 
-Four forms. config.arms names the evaluate workdirs of one experiment (one seed); config.reports names the workdirs of
+Five forms. config.arms names the evaluate workdirs of one experiment (one seed); config.reports names the workdirs of
 several such reports, and the summary over seeds is written; config.rows holds published numbers, to which
---config.student_row adds a student's; config.sections puts finished reports on one page. All write report.json,
+--config.student_row adds a student's; config.sections puts finished reports on one page;
+config.traces is the trace lab alone, which an experiment has for its config.trace_sets. All write report.json,
 report.md, report.html and its tables as CSV and LaTeX.
 """
 
@@ -11,20 +12,27 @@ from __future__ import annotations
 import math
 import re
 import subprocess
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from w2sr_jax.core import runtime
-from w2sr_jax.core.config import validate
+from w2sr_jax.core.config import DataConfig, MeshConfig, validate
 from w2sr_jax.core.cost import StageClock, append_ledger
-from w2sr_jax.core.records import write_json, write_text
+from w2sr_jax.core.errors import UsageError
+from w2sr_jax.core.metrics import Progress
+from w2sr_jax.core.records import Trace, write_json, write_text
 from w2sr_jax.core.stage_config import ReportConfig
+from w2sr_jax.data.examples import iter_traces, read_traces
+from w2sr_jax.data.tasks import load_problems
 from w2sr_jax.model import hf
 from w2sr_jax.model.decoder import param_specs
-from w2sr_jax.reporting import book, page, published, routes, samples, summary, tables
+from w2sr_jax.reporting import book, lab, lab_page, page, published, routes, samples, summary, tables
 from w2sr_jax.reporting.compare import AVERAGE, compare
 from w2sr_jax.reporting.export import write_page
-from w2sr_jax.reporting.load import ceiling_of, check_protocols, load_arms
+from w2sr_jax.reporting.load import ceiling_of, check_protocols, load_arms, load_evaluation
+from w2sr_jax.traces import lab as lab_traces
+from w2sr_jax.traces import surprise
 
 CONFIG = ReportConfig
 
@@ -47,10 +55,15 @@ def main(config: ReportConfig, workdir: str) -> dict[str, Any]:
             return report
         if config.reports:
             report = summary.summarise(config, summary.load_reports(config))
+        elif config.traces:
+            report = traces_report(config, clock.tick)
+            append_ledger(workdir, clock.line())
+            write_traces(report, Path(workdir))
+            return report
         elif config.rows:
             report = published.compare_rows(config)
         else:
-            report, shown = experiment(config)
+            report, shown = experiment(config, clock.tick)
         report["commit"] = commit()
         write(report, shown, Path(workdir))
         append_ledger(workdir, clock.line())
@@ -68,7 +81,87 @@ def write_book(config: ReportConfig, workdir: Path) -> dict[str, Any]:
     return whole
 
 
-def experiment(config: ReportConfig) -> tuple[dict[str, Any], list[samples.Sample]]:
+def traces_report(config: ReportConfig, tick: Callable[[], None]) -> dict[str, Any]:
+    """report.json of the trace lab alone."""
+    sets = named_sets(config.traces)
+    results = {name: load_evaluation(place).result for name, place in zip(sets, config.students) if place}
+    gains = {name: {"value": of["pass_at_1"], "interval": list(of["interval"])} for name, of in results.items()}
+    return {
+        "kind": "traces",
+        "title": config.title,
+        "commit": commit(),
+        "trace_lab": trace_lab(config, sets, gains, "the student's Pass@1, %", tick),
+    }
+
+
+def named_sets(paths: tuple[str, ...]) -> dict[str, str]:
+    """{name: path} of NAME=PATH, or of paths that get the last parts of themselves that tell them apart.
+
+    Raises:
+        UsageError: two have one name.
+    """
+    found: dict[str, str] = {}
+    for text in paths:
+        name, _, path = text.rpartition("=")
+        parts = Path(path).with_suffix("").parts
+        name = name or next((n for i in range(1, len(parts) + 1) if (n := "/".join(parts[-i:])) not in found), path)
+        if name in found:
+            raise UsageError(f"config.traces: two sets are called {name!r}; write NAME=PATH")
+        found[name] = path
+    return found
+
+
+def trace_lab(
+    config: ReportConfig, sets: Mapping[str, str], gains: Mapping[str, lab.Gain], gain_is: str, tick: Callable[[], None]
+) -> dict[str, Any]:
+    """What is found in each set, and how it goes with what the students gained.
+
+    Args:
+        gains: of the students, by set; `gain_is` says of what kind.
+    """
+    levels = {p.id: p.level for p in load_problems(config.problems) if p.level} if config.problems else {}
+    found = {}
+    for name, path in sets.items():
+        file = lab_traces.trace_file(path)
+        total = sum(1 for _ in open(file, "rb"))  # noqa: SIM115 (closed when it is read)
+        with Progress(total, f"trace lab, {name}", "trace") as progress:
+            found[name] = lab_traces.study(_ticking(file, progress, tick), levels, surprisals(config, file, tick), name)
+    return {"sets": found, "gains": dict(gains), "gain_is": gain_is, "go_with": lab.go_with(found, gains)}
+
+
+def _ticking(file: Path, progress: Progress, tick: Callable[[], None]) -> Iterator[Trace]:
+    for number, (_, trace) in enumerate(iter_traces(file), 1):
+        yield trace
+        progress.update(number)
+        tick()
+
+
+def surprisals(config: ReportConfig, file: Path, tick: Callable[[], None]) -> dict[lab_traces.Key, float] | None:
+    """How surprising config.score_model finds the traces of a file; None without one. They are all held in memory."""
+    if not config.score_model:
+        return None
+    data = DataConfig(
+        problems=config.problems,
+        traces=str(file),
+        template=config.score_template,
+        max_length=config.score_max_length,
+        batch_size=config.score_batch,
+    )
+    model = hf.resolve(config.score_model)
+    scores, _ = surprise.score(model, read_traces(str(file)), data, config.score_dtype, 512, MeshConfig(), tick)
+    return {(score.teacher, score.problem_id, score.sample): score.surprisal for score in scores}
+
+
+def write_traces(report: dict[str, Any], workdir: Path) -> None:
+    """The trace lab's report.html, report.md and, last, report.json."""
+    about = f"{len(report['trace_lab']['sets'])} sets of traces"
+    write_page(workdir, report["title"], lab_page.sections(report), about, foot(report))
+    write_text(workdir / "report.md", lab_page.text(report))
+    write_json(workdir / "report.json", report)
+    print(lab_page.text(report))
+
+
+def experiment(config: ReportConfig, tick: Callable[[], None]) -> tuple[dict[str, Any], list[samples.Sample]]:
     """The report and sample responses of one experiment."""
     arms = load_arms(config)
     mixed = check_protocols(config, arms)
@@ -87,6 +180,9 @@ def experiment(config: ReportConfig) -> tuple[dict[str, Any], list[samples.Sampl
     report["curves"] = routes.all_curves(config)
     report["teachers"] = teachers(config)
     report["published"] = config.published
+    if config.trace_sets:
+        gains = {name: report["gains"][name] for name in config.trace_sets if name in report["gains"]}
+        report["trace_lab"] = trace_lab(config, config.trace_sets, gains, "the student's gain, points", tick)
     return report, samples.pick(arms)
 
 
