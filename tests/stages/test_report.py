@@ -284,7 +284,7 @@ def test_predictions_that_disagree_with_their_result_are_refused(tmp_path):
         ({"base": "nobody"}, r"config.base: 'nobody' is not among config.arms \(base, forced, w2sr, grpo\)"),
         ({"claims": {"x": ("w2sr", "nobody")}}, r"config.claims\['x'\]: 'nobody' is not among"),
         ({"baselines": ("grpo",)}, "config.baselines: base and ceiling are arms of their own"),
-        ({"reports": ("somewhere",)}, "config.arms, config.reports, config.rows, config.sections: set one of the four"),
+        ({"reports": ("somewhere",)}, r"config.arms, .reports, .rows, .sections, .traces: set one of the five"),
     ],
 )
 def test_a_wrong_name_in_the_config_is_one_line(tmp_path, changes, message):
@@ -450,7 +450,7 @@ def test_a_score_of_0_still_has_an_interval_and_no_rgr(tmp_path, capsys):
         ({"student_row": (1.0, 101.0)}, r"config.student_row: expected Pass@1 in %"),
         ({"rows": {"base": (1.0,), "rl": (1.0, 2.0)}}, r"config.rows.base: expected Pass@1 in %"),
         ({"ceiling": "grpo"}, r"config.ceiling: 'grpo' is not among config.rows \(base, rl\)"),
-        ({"reports": ("somewhere",)}, "set one of the four"),
+        ({"reports": ("somewhere",)}, "set one of the five"),
         (
             {"rows": {"base": (1.0, 2.0), "rl": (2.0, 3.0), "student": (1.0, 1.0)}},
             "config.student_row: config.rows has a row named 'student' already",

@@ -39,7 +39,7 @@ def sections(report: Report, prefix: str = "") -> list[Section]:
         parts.append(Table(hygiene_table(found), f"{prefix}traces-hygiene", "Hygiene flags, % of the traces"))
     if len(levels := levels_table(found)) > 1:
         parts.append(Table(levels, f"{prefix}traces-levels", "Right answers by the problem's level, %"))
-    if found["go_with"]:
+    if any("rho" in of for of in found["go_with"].values()):
         parts.append(Table(go_with_table(found), f"{prefix}traces-gain", f"Rank correlation with {found['gain_is']}"))
     return [Section("Trace lab", parts, ABOUT)]
 
@@ -91,7 +91,7 @@ def _notes(found: dict[str, Any]) -> list[Note | Text]:
     studies = found["sets"].values()
     if few := [of["too_few"] for of in found["go_with"].values() if "too_few" in of]:
         sets = f"{max(few)} set{'' if max(few) == 1 else 's'}"
-        notes.append(Note(f"Too few to say how features go with {found['gain_is']}: {sets} with an evaluated student, "
+        notes.append(Note(f"Too few to say how features go with {found['gain_is'].split(',')[0]}: {sets} with an evaluated student, "
                           f"at least {lab.FEWEST_SETS} are asked for."))  # fmt: skip
     if not found["gains"]:
         notes.append(Note("No evaluated student belongs to these sets: how features go with its gain is not known."))
@@ -146,8 +146,8 @@ def figures(found: dict[str, Any], prefix: str) -> list[Figure]:
     """Length, right answers by length and by level, and gain against right answers; those that have data."""
     made = [
         _lengths(found, f"{prefix}-length"),
-        _right_by_length(found, f"{prefix}-bylength"),
         _right(found, f"{prefix}-right"),
+        _right_by_length(found, f"{prefix}-bylength"),
         _gain(found, "right, %", f"{prefix}-gain-right"),
         _gain(found, "tokens", f"{prefix}-gain-tokens"),
     ]
@@ -224,6 +224,8 @@ def _gain(found: dict[str, Any], feature: str, name: str) -> Figure | None:
         drawing.mark(point, f"{set_name}: {feature} {value[0]:.1f}, {_points(gain)}")
     drawing.axes.set_xlabel(f"{feature} of the traces" if feature == "tokens" else "right answers among the traces, %")
     drawing.axes.set_ylabel(f"{found['gain_is']}")
-    title = f"{found['gain_is'].capitalize()} against {'length' if feature == 'tokens' else 'right answers'}."
+    title = (
+        f"{found['gain_is'].split(',')[0].capitalize()} against {'length' if feature == 'tokens' else 'right answers'}."
+    )
     about = "One point a set of traces; pointing at it names it. What goes together need not be cause and effect."
     return Figure(drawing.svg(name, title, about), title, about)

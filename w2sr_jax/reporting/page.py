@@ -124,7 +124,7 @@ def beside_paper(report: Report) -> list[Section]:
     rows = paper.table(report)
     parts: list[Part] = [Table(rows, "paper", text_columns=2)] if len(rows) > 1 else []
     if report.get("published"):
-        parts.append(Text(f"Published for the same models, to compare with: {report['published']}."))
+        parts.append(Text(f"Published for the same models, to compare with: {report['published']}"))
     return [Section("Beside the paper", parts, f"{paper.SOURCE}. {paper.ABOUT}")] if parts else []
 
 
