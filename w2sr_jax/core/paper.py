@@ -221,7 +221,7 @@ class PaperExperiment(ExperimentConfig):
             teachers={"base": self.student, **dict.fromkeys(STUDENTS, self.reasoner)}
             | {"non_reasoner_taught": self.non_reasoner},
             published=self.published,
-            trace_sets=STUDENTS,
+            trace_sets=dict(STUDENTS),
             problems=self.problems,
             claims={sentence: pair for sentence, pair in CLAIMS.items() if not (apart and "teacher" in pair)},
             bootstrap=self.bootstrap,

@@ -74,6 +74,11 @@ def overview(found: dict[str, Any]) -> Rows:
     return rows
 
 
+def _gain(found: dict[str, Any]) -> str:
+    """What is gained, without its unit."""
+    return str(found["gain_is"].split(",")[0])
+
+
 def _points(gain: lab.Gain) -> str:
     low, high = (100 * end for end in gain["interval"])
     return f"{100 * gain['value']:.1f} [{low:.1f}, {high:.1f}]"
@@ -91,8 +96,8 @@ def _notes(found: dict[str, Any]) -> list[Note | Text]:
     studies = found["sets"].values()
     if few := [of["too_few"] for of in found["go_with"].values() if "too_few" in of]:
         sets = f"{max(few)} set{'' if max(few) == 1 else 's'}"
-        notes.append(Note(f"Too few to say how features go with {found['gain_is'].split(',')[0]}: {sets} with an evaluated student, "
-                          f"at least {lab.FEWEST_SETS} are asked for."))  # fmt: skip
+        few_sets = f"{sets} with an evaluated student, at least {lab.FEWEST_SETS} are asked for"
+        notes.append(Note(f"Too few to say how features go with {_gain(found)}: {few_sets}."))
     if not found["gains"]:
         notes.append(Note("No evaluated student belongs to these sets: how features go with its gain is not known."))
     if ungraded := [name for name, study in found["sets"].items() if not study["graded"]]:
@@ -148,8 +153,8 @@ def figures(found: dict[str, Any], prefix: str) -> list[Figure]:
         _lengths(found, f"{prefix}-length"),
         _right(found, f"{prefix}-right"),
         _right_by_length(found, f"{prefix}-bylength"),
-        _gain(found, "right, %", f"{prefix}-gain-right"),
-        _gain(found, "tokens", f"{prefix}-gain-tokens"),
+        _against(found, "right, %", f"{prefix}-gain-right"),
+        _against(found, "tokens", f"{prefix}-gain-tokens"),
     ]
     return [figure for figure in made if figure is not None]
 
@@ -207,7 +212,7 @@ def _right_by_length(found: dict[str, Any], name: str) -> Figure | None:
     return Figure(drawing.svg(name, title, about), title, about)
 
 
-def _gain(found: dict[str, Any], feature: str, name: str) -> Figure | None:
+def _against(found: dict[str, Any], feature: str, name: str) -> Figure | None:
     points = []
     for set_name, gain in found["gains"].items():
         value = lab.features(found["sets"][set_name])[feature]
@@ -224,8 +229,6 @@ def _gain(found: dict[str, Any], feature: str, name: str) -> Figure | None:
         drawing.mark(point, f"{set_name}: {feature} {value[0]:.1f}, {_points(gain)}")
     drawing.axes.set_xlabel(f"{feature} of the traces" if feature == "tokens" else "right answers among the traces, %")
     drawing.axes.set_ylabel(f"{found['gain_is']}")
-    title = (
-        f"{found['gain_is'].split(',')[0].capitalize()} against {'length' if feature == 'tokens' else 'right answers'}."
-    )
+    title = f"{_gain(found).capitalize()} against {'length' if feature == 'tokens' else 'right answers'}."
     about = "One point a set of traces; pointing at it names it. What goes together need not be cause and effect."
     return Figure(drawing.svg(name, title, about), title, about)
