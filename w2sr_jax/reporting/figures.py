@@ -28,6 +28,7 @@ SERIES = ("student", "free", "green", "purple", "ceiling", "other", "base", "ink
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 SHAPES = ("o", "s", "^", "D", "v", "P")
 NAME_CHARACTERS = 22
+TWO_COLUMNS = 19  # characters of a legend's longest name up to which two stand side by side
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: selectable, and a tenth of the size
     "text.parse_math": False,  # arm names are not ours: a dollar sign is a dollar sign
@@ -107,10 +108,11 @@ class Drawing:
         axes.tick_params(length=0)
         axes.spines["left"].set_visible(False)
 
-    def legend(self, columns: int = 2) -> None:
+    def legend(self) -> None:
         """Above the axes, where it covers nothing; the figure grows by it."""
         handles, labels = self.axes.get_legend_handles_labels()
         if len(handles) > 1:
+            columns = 2 if max(map(len, labels)) <= TWO_COLUMNS else 1
             width, height = self.figure.get_size_inches()
             self.figure.set_size_inches(width, height + 19 / 72 * -(-len(handles) // columns))
             self.figure.legend(
@@ -140,7 +142,7 @@ class Drawing:
         markup = _VALUES.sub(lambda found: f"var(--{_NAMES[found[0].lower()]})", markup)
         markup = re.sub(r' (?:width|height)="[\d.]+pt"', "", markup, count=2)
         markup = re.sub(r"[ \t]*\n[ \t]*", "\n", markup)
-        label = escape(f"{title}. {about}".strip(), quote=True)
+        label = escape(f"{title} {about}".strip(), quote=True)
         opening = f'<svg role="img" aria-label="{label}" data-marks="{len(self._marks)}"'
         return markup.replace("<svg", opening, 1)
 

@@ -123,7 +123,8 @@ def trace_lab(
     found = {}
     for name, path in sets.items():
         file = lab_traces.trace_file(path)
-        total = sum(1 for _ in open(file, "rb"))  # noqa: SIM115 (closed when it is read)
+        with open(file, "rb") as lines:
+            total = sum(1 for _ in lines)
         with Progress(total, f"trace lab, {name}", "trace") as progress:
             found[name] = lab_traces.study(_ticking(file, progress, tick), levels, surprisals(config, file, tick), name)
     return {"sets": found, "gains": dict(gains), "gain_is": gain_is, "go_with": lab.go_with(found, gains)}
