@@ -85,7 +85,7 @@ def test_a_page_opens_without_the_network_and_nothing_is_wrong_with_it(browser, 
     browser.open(page, width)
     assert browser.complaints() == []
     assert browser.requests() == [page.resolve().as_uri()]
-    assert "owned" != browser.ask("document.title")
+    assert browser.ask("document.title") != "owned"
     assert browser.ask("document.scripts.length + document.images.length") == 0
     assert browser.ask("document.documentElement.scrollWidth") == width
     widest = browser.ask(WIDEST)

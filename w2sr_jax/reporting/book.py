@@ -53,7 +53,11 @@ def text(book: Report) -> str:
 
 def sections(book: Report) -> list[Section]:
     """The sections of its page."""
-    spoken = [Text(f"{section['title']} {page.in_words(section)}") for section in book["sections"] if section["claims"]]
+    spoken = []
+    for section in book["sections"]:
+        if section["claims"]:
+            colon = "" if section["title"].endswith("?") else ":"
+            spoken.append(Text(f"{section['title']}{colon} {page.in_words(section)}"))
     answers = Section("Answers", [Table(verdicts_table(book), "answers"), *spoken], HOW)
     reports = [page.in_book(section, f"q{i}") for i, section in enumerate(book["sections"], 1)]
     return [answers, *teacher_sizes(book), *_beside_paper(book), *reports]

@@ -22,10 +22,11 @@ def features(study: Study) -> dict[str, Value | None]:
     """What a set is like, each with its 95 % interval; None where it is not known."""
     count = study["traces"]
     mean = {name: (study[name]["mean"], (study[name]["interval"][0], study[name]["interval"][1]))
-            for name in ("tokens", "steps")}  # fmt: skip
+            for name in ("tokens", "characters", "steps")}  # fmt: skip
     surprisal = study["surprisal"]
     return {
         "tokens": mean["tokens"],
+        "characters": mean["characters"],
         "steps": mean["steps"],
         "reflection, %": _share(study["reflective"], count),
         "any flag, %": _share(study["unhealthy"], count),

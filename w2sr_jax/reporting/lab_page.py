@@ -66,11 +66,11 @@ def overview(found: dict[str, Any]) -> Rows:
     for name, study in found["sets"].items():
         of_set = lab.features(study)
         if not rows:
-            rows.append(["set", "traces", "problems", *of_set, "of another problem", f"{found['gain_is']}"])
+            rows.append(["set", "traces", "problems", f"{found['gain_is']}", *of_set, "of another problem, %"])
         gain = _points(found["gains"][name]) if name in found["gains"] else "-"
         repeated = share(study["near_duplicates"]["other_problem"], study["traces"])
         cells = [_value(value) for value in of_set.values()]
-        rows.append([name, f"{study['traces']:,}", f"{study['problems']:,}", *cells, repeated, gain])
+        rows.append([name, f"{study['traces']:,}", f"{study['problems']:,}", gain, *cells, repeated])
     return rows
 
 
@@ -94,7 +94,8 @@ def _value(value: lab.Value | None) -> str:
 def _notes(found: dict[str, Any]) -> list[Note | Text]:
     notes: list[Note | Text] = []
     studies = found["sets"].values()
-    if few := [of["too_few"] for of in found["go_with"].values() if "too_few" in of]:
+    few = [of["too_few"] for of in found["go_with"].values() if "too_few" in of]
+    if few and not any("rho" in of for of in found["go_with"].values()):
         sets = f"{max(few)} set{'' if max(few) == 1 else 's'}"
         few_sets = f"{sets} with an evaluated student, at least {lab.FEWEST_SETS} are asked for"
         notes.append(Note(f"Too few to say how features go with {_gain(found)}: {few_sets}."))
@@ -104,6 +105,8 @@ def _notes(found: dict[str, Any]) -> list[Note | Text]:
         notes.append(Text(f"Not graded (w2sr filter grades), so without right answers: {', '.join(ungraded)}."))
     if all(study["surprisal"] is None for study in studies):
         notes.append(Text(HOW_SURPRISE))
+    if edited := [name for name, study in found["sets"].items() if study["edited"]]:
+        notes.append(Text(f"Changed on purpose, their tokens are those before the change: {', '.join(edited)}."))
     if failed := sum(study["failed"] for study in studies):
         notes.append(Text(f"{failed} requests had no response and are left out."))
     return notes
@@ -114,7 +117,10 @@ def markers_table(found: dict[str, Any]) -> Rows:
     for name, study in found["sets"].items():
         rows = rows or [["set", *(marker.replace("_", " ") for marker in study["markers"]), "in 1,000 words"]]
         cells = [share(count, study["traces"]) for count in study["markers"].values()]
-        rows.append([name, *cells, f"{1000 * study['marks'] / max(1, study['words']):.2f}"])
+        words = max(1, study["words"])
+        rate = study["marks"] / words
+        low, high = wilson_interval(min(study["marks"], words), words)
+        rows.append([name, *cells, f"{1000 * rate:.2f} [{1000 * low:.2f}, {1000 * high:.2f}]"])
     return rows
 
 
@@ -154,7 +160,7 @@ def figures(found: dict[str, Any], prefix: str) -> list[Figure]:
         _right(found, f"{prefix}-right"),
         _right_by_length(found, f"{prefix}-bylength"),
         _against(found, "right, %", f"{prefix}-gain-right"),
-        _against(found, "tokens", f"{prefix}-gain-tokens"),
+        _against(found, "characters", f"{prefix}-gain-length"),
     ]
     return [figure for figure in made if figure is not None]
 
@@ -162,14 +168,16 @@ def figures(found: dict[str, Any], prefix: str) -> list[Figure]:
 def _lengths(found: dict[str, Any], name: str) -> Figure:
     sets = found["sets"]
     drawing = Drawing(bars_height(len(sets)))
+    # A changed trace has the token count of the original.
+    unit = "characters" if any(study["edited"] for study in sets.values()) else "tokens"
     for y, (set_name, study) in enumerate(sets.items()):
-        tokens = study["tokens"]
+        tokens = study[unit]
         drawing.axes.plot([tokens["p10"], tokens["p90"]], [y, y], color=LIGHT["student"], lw=5, alpha=0.45)
         (point,) = drawing.axes.plot(tokens["p50"], y, "o", ms=8, color=LIGHT["student"], mec=LIGHT["card"])
         span = f"{tokens['p10']:,.0f} to {tokens['p90']:,.0f}"
         drawing.mark(point, f"{set_name}: median {tokens['p50']:,.0f}, 10 to 90 % {span}")
     drawing.name_rows(list(sets))
-    drawing.axes.set_xlabel("tokens of a trace")
+    drawing.axes.set_xlabel(f"{unit} of a trace")
     title, about = "Length.", "Median, and the range from the 10th to the 90th percentile."
     return Figure(drawing.svg(name, title, about), title, about)
 
@@ -227,8 +235,9 @@ def _against(found: dict[str, Any], feature: str, name: str) -> Figure | None:
         drawing.axes.plot([value[0]] * 2, ends, color=LIGHT["student"], lw=1.2, alpha=0.6)
         (point,) = drawing.axes.plot(value[0], y, "o", ms=8, color=LIGHT["student"], mec=LIGHT["card"])
         drawing.mark(point, f"{set_name}: {feature} {value[0]:.1f}, {_points(gain)}")
-    drawing.axes.set_xlabel(f"{feature} of the traces" if feature == "tokens" else "right answers among the traces, %")
+    long = feature == "characters"
+    drawing.axes.set_xlabel("characters of a trace, mean" if long else "right answers among the traces, %")
     drawing.axes.set_ylabel(f"{found['gain_is']}")
-    title = f"{_gain(found).capitalize()} against {'length' if feature == 'tokens' else 'right answers'}."
+    title = f"{_gain(found).capitalize()} against {'length' if long else 'right answers'}."
     about = "One point a set of traces; pointing at it names it. What goes together need not be cause and effect."
     return Figure(drawing.svg(name, title, about), title, about)

@@ -46,7 +46,8 @@ def in_book(report: Report, prefix: str) -> Section:
     parts: list[Part | Section] = [
         results(report, figures, f"{prefix}-"),
         *claims(report, f"{prefix}-"),
-        *traces_and_teachers(figures),
+        # The shared arms alone need not be shown again in every section.
+        *(traces_and_teachers(figures) if report["ledger"]["routes"] or "w2sr_n" in report["arms"] else []),
         *costs(report, figures, f"{prefix}-"),
         *training(figures),
         *lab_page.sections(report, f"{prefix}-"),
@@ -147,7 +148,9 @@ def claims(report: Report, prefix: str = "") -> list[Section]:
     about = (
         f"A claim holds or fails when the 95 % interval of the difference, {over}, leaves 0 out; else it is not shown."
     )
-    table = Table(tables.claims_table(report), f"{prefix}claims", text_columns=2, badge_column=3)
+    # On a phone the verdict is what must be seen first.
+    rows = [[claim, verdict, gain, arms] for claim, arms, gain, verdict in tables.claims_table(report)]
+    table = Table(rows, f"{prefix}claims", text_columns=1, badge_column=1)
     return [Section("Claims", [Text(in_words(report)), table], about)]
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from w2sr_jax.core.errors import W2SRError
-from w2sr_jax.core.records import GradedTrace, Trace
+from w2sr_jax.core.records import EditedTrace, GradedTrace, Trace
 from w2sr_jax.core.stage_config import HYGIENE_FLAGS
 from w2sr_jax.data.contamination import words_of
 from w2sr_jax.grading import hygiene
@@ -46,7 +46,7 @@ class Study:
         self._flags: Counter[str] = Counter()
         self._markers: Counter[str] = Counter()  # traces that hold it
         self._by_level: dict[str, list[int]] = {}
-        self._reflective = self._unhealthy = self._marks = self._words = self._failed = 0
+        self._reflective = self._unhealthy = self._marks = self._words = self._failed = self._edited = 0
         self._duplicates = NearDuplicates()
 
     def add(self, trace: Trace) -> None:
@@ -54,6 +54,7 @@ class Study:
             self._failed += 1
             return
         text = trace.response
+        self._edited += isinstance(trace, EditedTrace) and bool(trace.edit)
         self._problems.add(trace.problem_id)
         self._tokens.append(trace.response_tokens)
         self._characters.append(len(text))
@@ -87,6 +88,7 @@ class Study:
             "traces": count,
             "problems": len(self._problems),
             "failed": self._failed,
+            "edited": self._edited,
             "tokens": distribution(self._tokens),
             "characters": distribution(self._characters),
             "steps": distribution(self._steps),
