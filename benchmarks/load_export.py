@@ -131,9 +131,8 @@ def main() -> int:
         beyond = one["peak"] - one["parameters"]
         rate = size / one["seconds"] / 1e9
         ratio = found["copy"]["seconds"] / one["seconds"]
-        print(
-            f"| {step} | {one['seconds']:.1f} | {rate:.2f} | {ratio:.2f} | {one['peak'] / GIB:.2f} | {beyond / GIB:.2f} |"
-        )
+        cells = (step, f"{one['seconds']:.1f}", *(f"{x:.2f}" for x in (rate, ratio, one["peak"] / GIB, beyond / GIB)))
+        print(f"| {' | '.join(cells)} |")
     over = [step for step, one in found.items() if one["peak"] - one["parameters"] >= ALLOWED]
     print(f"\nexported weights equal the first ones: {same}; 2 GiB or more beyond the parameters: {over or 'none'}")
     return int(bool(over) or not same)
