@@ -200,6 +200,11 @@ def parse(argv: list[str], config_type: type) -> CommandLine:
         raise UsageError(f"unexpected argument {rest[0]!r}; flags look like --config.KEY=VALUE")
     if values.workdir is None:
         raise UsageError("--workdir=DIR is required")
+    if "://" in values.workdir:
+        raise UsageError(
+            f"--workdir={values.workdir}: not a path; mount the bucket (gcsfuse, as launch/host.sh does) and give "
+            "a directory of the mount"
+        )
     logging.set_verbosity(values.verbosity)
     given = {"coordinator": values.coordinator, "num_processes": values.num_processes, "process_id": values.process_id}
     if absent := [name for name, value in given.items() if value is None]:

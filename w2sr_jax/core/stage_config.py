@@ -15,6 +15,7 @@ from w2sr_jax.core.config import (
     opt,
 )
 from w2sr_jax.core.errors import UsageError
+from w2sr_jax.core.profile import profile_window
 
 ENGINES = ("jax", "vllm")
 # Named ways to evaluate (data/protocols.py holds their values), and avg@K for any K of 2 or more.
@@ -176,6 +177,13 @@ class SFTConfig:
     export_dtype: str = opt("bfloat16", "of export/", choices=("bfloat16", "float32"))
     mesh: MeshConfig = opt(MeshConfig, "")
     price: PriceConfig = opt(PriceConfig, "")
+    profile: str = opt("", "START:COUNT takes a jax.profiler trace of these steps, counted from 0", watch=True)
+    peak_tflops: float = opt(
+        0.0, "peak of a chip that mfu is of; 0 is the known chip's in bf16", minimum=0.0, watch=True
+    )
+
+    def check(self) -> None:
+        profile_window(self.profile)
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -236,8 +244,13 @@ class GRPOConfig:
     seed: int = opt(0, "order of the problems", minimum=0)
     mesh: MeshConfig = opt(MeshConfig, "")
     price: PriceConfig = opt(PriceConfig, "")
+    profile: str = opt("", "START:COUNT takes a jax.profiler trace of these steps, counted from 0", watch=True)
+    peak_tflops: float = opt(
+        0.0, "peak of a chip that mfu is of; 0 is the known chip's in bf16", minimum=0.0, watch=True
+    )
 
     def check(self) -> None:
+        profile_window(self.profile)
         if self.sampling.n < 2:
             raise UsageError(f"config.sampling.n: a group needs at least 2 samples, got {self.sampling.n}")
         if self.prompts_per_step % self.minibatch_prompts:

@@ -6,6 +6,7 @@ Only safetensors is read: nothing in a model directory is ever unpickled or exec
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -116,10 +117,18 @@ def write_tensors(
             if mine:
                 held[name] = fetch()
         if mine:
-            save_file(held, directory / file, metadata={"format": "pt"})
+            _save(held, directory / file)
         weight_map |= dict.fromkeys(names, file)
     if len(shards) > 1:
         write_json(directory / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map})
+
+
+def _save(held: dict[str, np.ndarray], path: Path) -> None:
+    """Writes one file, with the permissions that any new file gets: safetensors' own let nobody else read it."""
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    save_file(held, path, metadata={"format": "pt"})
+    path.chmod(mode)
 
 
 def read_object(path: Path) -> dict[str, Any]:
