@@ -31,7 +31,8 @@ def test_waiting_is_no_productive_time_and_only_data_is_in_the_rates(tmp_path):
         row = meter.row(WORK)
     assert row["step_seconds"] >= 5 * NAP
     parts = [row[f"{name}_seconds"] for name in ("data_wait", "checkpoint", "validation", "profile")]
-    assert all(NAP <= part < 2 * NAP for part in parts)
+    assert all(part >= NAP for part in parts)
+    assert row["data_wait_seconds"] + sum(parts[1:]) <= row["step_seconds"] - NAP
     assert row["compile_seconds"] == row["compiles"] == 0
     lost = row["data_wait_seconds"] + row["checkpoint_seconds"] + row["profile_seconds"]
     assert row["productive_seconds"] == pytest.approx(row["step_seconds"] - lost)
@@ -88,17 +89,16 @@ def test_goodput_counts_what_was_lost_between_attempts_and_done_again(tmp_path):
         for _ in range(3):
             time.sleep(NAP)
             rows.append(meter.row(WORK))
-    assert rows[-1]["goodput"] > 0.8
+        assert rows[-1]["goodput"] >= sum(row["productive_seconds"] for row in rows) / clock.seconds_since_start
     time.sleep(2 * NAP)  # the machine was away
     with StageClock(tmp_path, "t") as clock:
         meter = StepMeter(clock, None, 0.0, earlier=rows[:2])  # the last step is done again
         time.sleep(NAP)
+        before = clock.seconds_since_start
         again = meter.row(WORK)
-        whole = clock.seconds_since_start
-        assert whole >= 6 * NAP
         productive = sum(row["productive_seconds"] for row in (*rows[:2], again))
-        assert again["goodput"] == pytest.approx(productive / whole, rel=0.02)
-        assert again["goodput"] < 0.6
+        assert productive / clock.seconds_since_start <= again["goodput"] <= productive / before
+        assert again["goodput"] <= productive / (productive + 2.9 * NAP)
         assert meter.summary().startswith("3 steps on 1 chip, ")
         assert "no MFU (no peak is known: --config.peak_tflops)" in meter.summary()
     assert json.loads((tmp_path / "clock.json").read_text())["attempts"] == 2

@@ -153,7 +153,8 @@ def test_a_resumed_run_counts_its_steps_once(files, tmp_path, kill_in, killed, m
     assert [row["step"] for row in rows] == list(range(8))
     assert meters[0].summary().startswith("8 steps on 1 chip")
     productive = sum(row["productive_seconds"] for row in rows)
-    assert rows[-1]["goodput"] == pytest.approx(productive / (rows[-1]["time"] - clock["began"]), rel=0.02)
+    earliest, latest = (row["time"] - clock["began"] for row in rows[-2:])
+    assert productive / (latest + 0.001) <= rows[-1]["goodput"] <= productive / (earliest - 0.001)
 
 
 def test_every_grpo_step_tells_its_speed(files, guesser, tmp_path):

@@ -165,6 +165,8 @@ def main(config: GRPOConfig, workdir: str) -> dict[str, float]:
                         at.save(checkpointer, policy, shown.get("validation"))
         if not held_out:
             policy.export(root / "export", directory)
+        with meter.part("checkpoint_seconds"):
+            checkpointer.wait()
         total = flops(config, shape, at.tokens_in, at.tokens_out, config.sampling.max_tokens)
         line = clock.line(tokens_in=at.tokens_in, tokens_out=at.tokens_out, flops=total, price=config.price)
         cost.append_ledger(workdir, line)

@@ -125,6 +125,8 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
                         save(step + 1)
 
             hf.save(nnx.merge(graphdef, state.params), root / "export", config.export_dtype, tokenizer_from=directory)
+            with meter.part("checkpoint_seconds"):
+                checkpointer.wait()
         flops = cost.train_flops(tokens=tokens, context=config.data.max_length, **shape)
         cost.append_ledger(workdir, clock.line(tokens_in=tokens, flops=flops, price=config.price))
         logging.info("%s: %d steps, %d tokens, loss %.4f", root.name, total, tokens, metrics.get("loss", math.nan))
