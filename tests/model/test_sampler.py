@@ -12,7 +12,7 @@ from w2sr_jax.model import decode_loop, sampler
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.decoder import Decoder
 from w2sr_jax.model.sampler import Sampler, cache_bucket, prompt_bucket
-from w2sr_jax.model.token_choice import choose_tokens, row_keys, truncate
+from w2sr_jax.model.token_choice import choose_tokens, invert, row_keys, truncate
 
 BASE = {
     "vocab_size": 61,
@@ -133,6 +133,23 @@ def test_sampling_frequencies_match_the_probabilities(temperature, top_p, top_k)
     assert chi_square < freedom * (1 - 2 / (9 * freedom) + 3.09 * np.sqrt(2 / (9 * freedom))) ** 3
 
 
+@pytest.mark.parametrize("size", [1, 2, 61, 1000, 151_936])
+def test_a_uniform_number_picks_the_token_whose_share_it_lies_in(size):
+    rng = np.random.default_rng(size)
+    numbers = np.concatenate([rng.random(60, np.float32), np.float32([0.0, 0.5, 1 - 2**-24, 2**-24])])
+    logits = rng.normal(size=(len(numbers), size)).astype(np.float32) * 3
+    logits[:, rng.random(size) < 0.5] = -np.inf
+    logits[:, rng.integers(size)] = 0.0
+    tokens = np.asarray(jax.jit(invert)(logits, numbers))
+    probs = np.exp(logits.astype(np.float64))
+    probs /= probs.sum(axis=1, keepdims=True)
+    rows = np.arange(len(numbers))
+    assert (probs[rows, tokens] > 0).all(), "what has no mass is never chosen"
+    end = np.cumsum(probs, axis=1)[rows, tokens]
+    assert (numbers < end + 1e-6).all()
+    assert (numbers >= end - probs[rows, tokens] - 1e-6).all()
+
+
 def expected_probs(logits: np.ndarray, temperature: float, top_p: float, top_k: int) -> np.ndarray:
     """Softmax, then the k most probable, then the fewest of these with mass top_p, by a plain loop."""
     probs = np.exp(logits.astype(np.float64) / temperature)
@@ -237,7 +254,7 @@ def test_rows_that_are_done_are_filled_again_and_nothing_else_changes(small, mon
     monkeypatch.setattr(sampler, "FIRST_CACHE", 32)
     prompts = sorted(LADDER, key=len, reverse=True)
     streams = [(100 + prompt, sample) for prompt in range(len(prompts)) for sample in range(copies)]
-    options = {"temperature": 1.3, "stop_token_ids": tuple(range(20)), "max_tokens": 50, "copies": copies}
+    options = {"temperature": 1.3, "stop_token_ids": tuple(range(7)), "max_tokens": 50, "copies": copies}
     slots, told = record_decodes(monkeypatch), []
     rows = run(small, prompts, streams=streams, batch=8, on_row=lambda index, row: told.append((index, row)), **options)
     assert sorted(index for index, _ in told) == list(range(len(prompts) * copies))
@@ -252,6 +269,22 @@ def test_rows_that_are_done_are_filled_again_and_nothing_else_changes(small, mon
         assert [row.token_ids for row in alone] == [row.token_ids for row in rows[part]]
         for one, other in zip(alone, rows[part]):
             np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
+
+
+def test_the_last_rows_go_on_in_a_smaller_batch_and_nothing_else_changes(small, monkeypatch):
+    options = {"temperature": 1.3, "stop_token_ids": tuple(range(5)), "max_tokens": 60}
+    streams = [(7 + index, 0) for index in range(len(LADDER))]
+    prompts = sorted(LADDER, key=len, reverse=True)
+    expected = run(small, prompts, streams=streams, batch=32, **options)
+    sizes, narrow = [], decode_loop.narrow
+    monkeypatch.setattr(decode_loop, "narrow", lambda state, rows: sizes.append(len(rows)) or narrow(state, rows))
+    monkeypatch.setattr(sampler, "LONG", 60)
+    monkeypatch.setattr(sampler, "LEAST_ROWS", 2)
+    rows = run(small, prompts, streams=streams, batch=32, **options)
+    assert sizes == [8, 2]
+    assert [row.token_ids for row in rows] == [row.token_ids for row in expected]
+    for one, other in zip(rows, expected):
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
 
 
 def test_one_token_is_the_least_that_is_sampled(small):
