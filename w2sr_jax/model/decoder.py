@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 from w2sr_jax.core.mesh import LogicalAxis, constrain
 from w2sr_jax.model.attention import attention, decode_attention
 from w2sr_jax.model.config import ModelConfig
+from w2sr_jax.model.embedding import embed
 from w2sr_jax.model.kv_cache import Cache
 from w2sr_jax.model.rope import rope_tables, rotate
 
@@ -242,7 +243,7 @@ class Decoder(nnx.Module):
         """Embedded tokens, and the rotations of their positions."""
         if positions_BT is None:
             positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
-        x_BTD = self.embed[...].at[tokens_BT].get(mode="clip").astype(self.dtype)
+        x_BTD = embed(self.embed[...], tokens_BT, self.dtype, mesh)
         return constrain(x_BTD, ("batch", "length", "act_embed"), mesh), rope_tables(self.config, positions_BT)
 
     def _run(self, body: Callable[[Any, Weights], tuple[Any, Any]], carry: Any) -> tuple[Any, Any]:
