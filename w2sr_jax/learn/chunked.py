@@ -93,10 +93,15 @@ class _Group:
         return head_DV if self.mesh is None else jax.lax.all_gather(head_DV, "fsdp", axis=0, tiled=True)
 
     def scatter(self, dhead_DV: jax.Array) -> jax.Array:
-        """The sum of all devices' gradients of the head, in the head's own sharding."""
+        """The sum of all devices' gradients of the head, in the head's own sharding.
+
+        Split along an axis of its own: along D itself XLA would all-reduce the whole and then cut, wherever the parts
+        are no multiples of 128.
+        """
         if self.mesh is None:
             return dhead_DV
-        return jax.lax.psum(jax.lax.psum_scatter(dhead_DV, "fsdp", scatter_dimension=0, tiled=True), "data")
+        parts = dhead_DV.reshape(self.mesh.shape["fsdp"], -1, dhead_DV.shape[1])
+        return jax.lax.psum(jax.lax.psum_scatter(parts, "fsdp", scatter_dimension=0), "data")
 
     def over_rows(self, x: jax.Array) -> jax.Array:
         """The sum over devices that hold different rows."""

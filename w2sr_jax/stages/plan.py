@@ -187,7 +187,10 @@ class Planner:
             "rows": rows,
             "length": length,
         }
-        return compile_step(request, self.topology, self.config.compile_limit_s, self.workdir / "compiled")
+        config = self.config
+        return compile_step(
+            request, self.topology, config.compile_limit_s, self.workdir / "compiled", save_hlo=config.save_hlo
+        )
 
 
 if __name__ == "__main__":
