@@ -26,7 +26,9 @@ def exact(q, k, v, segments):
 
 def packed(B, T, ends):
     """Segment ids of rows whose segments end there; what follows is padding."""
-    return jnp.tile(jnp.asarray(np.searchsorted(ends, np.arange(T), side="right") + 1) * (np.arange(T) < ends[-1]), (B, 1))
+    return jnp.tile(
+        jnp.asarray(np.searchsorted(ends, np.arange(T), side="right") + 1) * (np.arange(T) < ends[-1]), (B, 1)
+    )
 
 
 def inputs(B, T, N, K, H, dtype=jnp.float32):

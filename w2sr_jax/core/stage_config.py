@@ -23,7 +23,7 @@ AVERAGE_OF_K = re.compile(r"avg@([2-9]|[1-9]\d{1,3})")
 HYGIENE_FLAGS = ("length_stop", "loop", "missing_box", "text_after_answer", "script_mixing", "url_or_html")
 TRACE_ERRORS = ("slip", "answer", "drop", "shuffle", "rule")
 TRACE_SCORES = ("random", "majority", "surprisal", "length", "steps", "consistency", "difficulty")
-REMAT = ("none", "projections", "attention", "full", "offload")
+REMAT = ("none", "matmuls", "projections", "attention", "full", "offload")
 ATTENTION = ("auto", "dense", "splash", "flash")
 DTYPES = ("float32", "bfloat16")
 ENSEMBLES = ("mix", "majority", "agreement", "hygiene")
@@ -164,7 +164,10 @@ class TrainConfig:
     loss_chunk: int = opt(512, "tokens per row whose logits exist at once", minimum=1)
     grad_accum: int = opt(1, "microbatches per optimizer step", minimum=1)
     attention: str = opt(
-        "auto", "auto: splash on TPU, flash on GPU, dense elsewhere; naming one is for debugging", choices=ATTENTION, later=True
+        "auto",
+        "auto: splash on TPU, flash on GPU, dense elsewhere; naming one is for debugging",
+        choices=ATTENTION,
+        later=True,
     )
     grad_dtype: str = opt(
         "float32", "of gradients summed over microbatches; bfloat16 halves their memory", choices=DTYPES, later=True

@@ -24,7 +24,7 @@ from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.embedding import embed
 from w2sr_jax.model.kernels.choice import attention
 from w2sr_jax.model.kv_cache import Cache
-from w2sr_jax.model.remat import INPUT, QKV, kept, with_policy
+from w2sr_jax.model.remat import INPUT, MLP, OUT, QKV, kept, with_policy
 from w2sr_jax.model.rope import rope_tables, rotate
 
 Remat = str  # a name in model/remat.py
@@ -107,7 +107,8 @@ def qkv(
 
 def mlp(w: Weights, x_BTD: jax.Array, mesh: Mesh | None = None) -> jax.Array:
     """SwiGLU: down(silu(gate(x)) * up(x))."""
-    h_BTF = jax.nn.silu(linear(x_BTD, w["gate"])) * linear(x_BTD, w["up"])
+    gate_BTF, up_BTF = kept((linear(x_BTD, w["gate"]), linear(x_BTD, w["up"])), MLP)
+    h_BTF = jax.nn.silu(gate_BTF) * up_BTF
     return linear(constrain(h_BTF, ("batch", "length", "act_mlp"), mesh), w["down"])
 
 
@@ -120,7 +121,7 @@ def block(
     """One pre-norm layer; `attend(q, k, v)` is what differs between training and cached decoding."""
     x_BTD = kept(x_BTD, INPUT)
     q, k, v = kept(qkv(config, w, rms_norm(x_BTD, w["input_norm"], config.rms_norm_eps), tables, mesh), QKV)
-    x_BTD = x_BTD + linear(attend(q, k, v).reshape(*x_BTD.shape[:2], -1), w["o"])
+    x_BTD = x_BTD + kept(linear(attend(q, k, v).reshape(*x_BTD.shape[:2], -1), w["o"]), OUT)
     # Without this XLA may leave the residual stream split along D, and gather it in every layer.
     x_BTD = constrain(x_BTD, ("batch", "length", "act_embed"), mesh)
     x_BTD = x_BTD + mlp(w, rms_norm(x_BTD, w["post_norm"], config.rms_norm_eps), mesh)
