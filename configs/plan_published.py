@@ -3,8 +3,8 @@
     w2sr plan --config=configs/plan_published.py:mistral-7b --config.decode_rows=0 --workdir=runs/published/mistral-7b
     python -m benchmarks.plan_published runs/published
 
-Variants: mistral-7b, llama3.1-8b (MaxText on 8 v6e chips), llama2-70b (MaxText on 256 v5p chips). What their sources say
-and what could not be rebuilt stands in `PUBLISHED`; configs/plan/ holds the sizes.
+Variants: mistral-7b, llama3.1-8b (MaxText on 8 v6e chips), llama2-70b (MaxText on 256 v5p chips). What their sources
+say and what could not be rebuilt stands in `PUBLISHED`; configs/plan/ holds the sizes.
 """
 
 import dataclasses
@@ -39,8 +39,8 @@ PUBLISHED = {
         rows=6,
         length=8192,
         remat="offload",
-        differs="blocks of 2,048 in Splash and 96 MiB of scoped VMEM there, 1,024 and the default here; a sliding window "
-        "is computed in neither",
+        differs="blocks of 2,048 in Splash and 96 MiB of scoped VMEM there, 1,024 and the default here; a sliding "
+        "window is computed in neither",
     ),
     "llama3.1-8b": Published(
         seconds=3.443,

@@ -107,9 +107,14 @@ def qkv(
 
 def mlp(w: Weights, x_BTD: jax.Array, mesh: Mesh | None = None) -> jax.Array:
     """SwiGLU: down(silu(gate(x)) * up(x))."""
+
+    @jax.checkpoint  # computes the product again for the gradient of `down`, which costs less than to keep it
+    def down(gate_BTF: jax.Array, up_BTF: jax.Array, weight: jax.Array) -> jax.Array:
+        h_BTF = jax.nn.silu(gate_BTF) * up_BTF
+        return linear(constrain(h_BTF, ("batch", "length", "act_mlp"), mesh), weight)
+
     gate_BTF, up_BTF = kept((linear(x_BTD, w["gate"]), linear(x_BTD, w["up"])), MLP)
-    h_BTF = jax.nn.silu(gate_BTF) * up_BTF
-    return linear(constrain(h_BTF, ("batch", "length", "act_mlp"), mesh), w["down"])
+    return down(gate_BTF, up_BTF, w["down"])
 
 
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]

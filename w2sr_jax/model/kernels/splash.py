@@ -40,7 +40,7 @@ def splash_attention(
     length = q_BTNH.shape[1]
     if segment_ids_BT is None:
         segment_ids_BT = jnp.ones(q_BTNH.shape[:2], jnp.int32)
-    # The kernel does not scale. H = 64 makes this exact; otherwise it rounds once more, as the dense form's softmax does.
+    # The kernel does not scale. At H = 64 this is exact, at 128 it rounds q once more.
     q_BTNH = (q_BTNH.astype(jnp.float32) * q_BTNH.shape[-1] ** -0.5).astype(q_BTNH.dtype)
 
     def local(q: jax.Array, k: jax.Array, v: jax.Array, segments_BT: jax.Array) -> jax.Array:
