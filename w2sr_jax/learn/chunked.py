@@ -100,8 +100,17 @@ class _Group:
         """
         if self.mesh is None:
             return dhead_DV
-        parts = dhead_DV.reshape(self.mesh.shape["fsdp"], -1, dhead_DV.shape[1])
-        return jax.lax.psum(jax.lax.psum_scatter(parts, "fsdp", scatter_dimension=0), "data")
+        ways, vocab = self.mesh.shape["fsdp"], dhead_DV.shape[1]
+        side = 4 if ways == 16 and self.mesh.devices.flat[0].platform == "tpu" else 1
+        if side > 1:  # on a square of 16 chips XLA knows no reduce-scatter, but it knows one along each side
+            columns = [[side * i + j for i in range(side)] for j in range(side)]
+            parts = dhead_DV.reshape(side, side, -1, vocab)
+            parts = jax.lax.psum_scatter(parts, "fsdp", scatter_dimension=0, axis_index_groups=columns)
+            rows = [[side * i + j for j in range(side)] for i in range(side)]
+            share = jax.lax.psum_scatter(parts, "fsdp", scatter_dimension=0, axis_index_groups=rows)
+        else:
+            share = jax.lax.psum_scatter(dhead_DV.reshape(ways, -1, vocab), "fsdp", scatter_dimension=0)
+        return jax.lax.psum(share, "data")
 
     def over_rows(self, x: jax.Array) -> jax.Array:
         """The sum over devices that hold different rows."""

@@ -1,7 +1,7 @@
 """What the backward pass finds in memory, and what it computes again: remat policies by name.
 
 A policy keeps values by the names that `kept` gives them. What a layer gets is always kept, 2 D bytes a token and layer
-in bfloat16. "attention" adds 2 N H and a float32 number a head, "projections" 2 (N + 2 K) H to that, "matmuls" 4 F.
+in bfloat16. "attention" adds 2 N H and a float32 number a head, "projections" 2 (N + 2 K) H + 2 D to that, "matmuls" 4 F.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ INPUT, QKV, ATTENTION, OUT, MLP = "layer_input", "qkv", "attention", "out", "mlp
 POLICIES = {
     "none": "all of it is kept",
     "matmuls": "projections and the two halves of the MLP are kept: what is left to compute again is cheap",
-    "projections": "attention and what it takes (q, k, v) are kept",
+    "projections": "q, k, v, attention and what it adds are kept: all but the MLP",
     "attention": "attention's output is kept; Splash then runs no second forward kernel",
     "full": "each layer's input is kept",
     "offload": "each layer's input, q, k, v and what attention adds are kept in the host's memory",
@@ -41,8 +41,8 @@ def with_policy(body: Callable[..., Any], remat: str, *, scanned: bool) -> Calla
     policy = {
         "full": policies.nothing_saveable,
         "attention": policies.save_only_these_names(ATTENTION),
-        "matmuls": policies.save_only_these_names(ATTENTION, QKV, MLP),
-        "projections": policies.save_only_these_names(ATTENTION, QKV),
+        "matmuls": policies.save_only_these_names(ATTENTION, QKV, OUT, MLP),
+        "projections": policies.save_only_these_names(ATTENTION, QKV, OUT),
         "offload": policies.save_and_offload_only_these_names(
             names_which_can_be_saved=[],
             names_which_can_be_offloaded=[INPUT, QKV, OUT],
