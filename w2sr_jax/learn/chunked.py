@@ -101,8 +101,7 @@ class _Group:
         if self.mesh is None:
             return dhead_DV
         ways, vocab = self.mesh.shape["fsdp"], dhead_DV.shape[1]
-        side = 4 if ways == 16 and self.mesh.devices.flat[0].platform == "tpu" else 1
-        if side > 1:  # on a square of 16 chips XLA knows no reduce-scatter, but it knows one along each side
+        if side := _square(self.mesh):
             columns = [[side * i + j for i in range(side)] for j in range(side)]
             parts = dhead_DV.reshape(side, side, -1, vocab)
             parts = jax.lax.psum_scatter(parts, "fsdp", scatter_dimension=0, axis_index_groups=columns)
@@ -131,6 +130,14 @@ class _Group:
         """The ids of this device's part of the vocabulary, which has so many."""
         start = jax.lax.axis_index("tensor") * vocab if self.split_vocab else 0
         return start + jnp.arange(vocab, dtype=dtype)
+
+
+def _square(mesh: Mesh) -> int:
+    """The side of a square of TPU chips on which XLA knows no reduce-scatter, though it knows one along each side.
+
+    Seen on v5e:4x4 and v6e:4x4, not on 2x2, 2x4 or v5p:2x2x1 (BUILD_NOTES.md); 0 elsewhere.
+    """
+    return 4 if mesh.shape["fsdp"] == 16 and mesh.devices.flat[0].platform == "tpu" else 0
 
 
 def _scores(hidden: jax.Array, head: jax.Array, targets: jax.Array, temperature: float, group: _Group) -> _Scores:

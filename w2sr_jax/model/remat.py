@@ -1,7 +1,8 @@
 """What the backward pass finds in memory, and what it computes again: remat policies by name.
 
 A policy keeps values by the names that `kept` gives them. What a layer gets is always kept, 2 D bytes a token and layer
-in bfloat16. "attention" adds 2 N H and a float32 number a head, "projections" 2 (N + 2 K) H + 2 D to that, "matmuls" 4 F.
+in bfloat16. "attention" adds 2 N H and a float32 number a head, "projections" 2 (N + 2 K) H + 2 D to that, "matmuls"
+4 F to that.
 """
 
 from __future__ import annotations
