@@ -1,6 +1,6 @@
 """The import rule of the tree.
 
-core <- {model, data, grading} <- {learn, engine, reporting, traces} <- {micro, planning} <- stages
+core <- {model, data, grading, health} <- {learn, engine, reporting, traces} <- {micro, planning} <- stages
 """
 
 import ast
@@ -16,13 +16,26 @@ MAY_IMPORT = {
     "model": {"core"},
     "data": {"core"},
     "grading": {"core"},
+    "health": {"core"},
     "learn": {"core", "model"},
     "engine": {"core", "model", "data"},
     "reporting": {"core", "grading"},
     "traces": {"core", "data", "grading"},
     "micro": {"core", "model", "data", "grading", "learn", "engine"},
     "planning": {"core", "model", "data", "learn"},
-    "stages": {"core", "model", "data", "grading", "learn", "engine", "reporting", "traces", "micro", "planning"},
+    "stages": {
+        "core",
+        "model",
+        "data",
+        "grading",
+        "learn",
+        "engine",
+        "reporting",
+        "traces",
+        "micro",
+        "planning",
+        "health",
+    },
     "cli.py": {"core", "stages"},
 }
 FILES = sorted(p for p in ROOT.rglob("*.py") if p.relative_to(ROOT).parts != ("__init__.py",))
