@@ -8,6 +8,8 @@ Shape letters: B rows, T time, N query heads, K key heads, H head dim.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
@@ -48,7 +50,8 @@ def splash_attention(
         kernel = _kernel(q.shape[1], q.shape[2], interpret)
 
         def row(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array) -> jax.Array:
-            return kernel(q, k, v, segment_ids=kernels.SegmentIds(q=segments, kv=segments))
+            out: Any = kernel(q, k, v, segment_ids=kernels.SegmentIds(q=segments, kv=segments))
+            return out
 
         out_BNTH = jax.vmap(row)(q, k, v, padded(segments_BT, LANES))
         return out_BNTH.swapaxes(1, 2)[:, :length]
