@@ -1,6 +1,6 @@
 """The import rule of the tree.
 
-core <- {model, data, grading, health} <- {learn, engine, reporting, traces} <- {micro, planning} <- stages
+core <- {model, data, grading, health} <- {learn, engine, reporting} <- {micro, planning, traces} <- stages
 """
 
 import ast
@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "learn": {"core", "model"},
     "engine": {"core", "model", "data"},
     "reporting": {"core", "grading"},
-    "traces": {"core", "data", "grading"},
+    "traces": {"core", "model", "data", "grading", "learn"},
     "micro": {"core", "model", "data", "grading", "learn", "engine"},
     "planning": {"core", "model", "data", "learn"},
     "stages": {
