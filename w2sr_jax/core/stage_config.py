@@ -20,6 +20,7 @@ ENGINES = ("jax", "vllm")
 # Named ways to evaluate (data/protocols.py holds their values), and avg@K for any K of 2 or more.
 PROTOCOLS = ("simplerl", "simplerl-base", "simplerl-abel", "simplerl-abel-base", "paper", "greedy")
 AVERAGE_OF_K = re.compile(r"avg@([2-9]|[1-9]\d{1,3})")
+PEERS = ("eager", "compile", "trl")  # transformers by itself, under torch.compile, and TRL's trainer
 HYGIENE_FLAGS = ("length_stop", "loop", "missing_box", "text_after_answer", "script_mixing", "url_or_html")
 TRACE_ERRORS = ("slip", "answer", "drop", "shuffle", "rule")
 TRACE_SCORES = ("random", "majority", "surprisal", "length", "steps", "consistency", "difficulty")
@@ -355,6 +356,56 @@ class PlanConfig:
     compile_limit_s: float = opt(3600.0, "longest compilation, in seconds", minimum=1.0)
     prices: dict[str, PriceConfig] = opt(dict, "chip -> its price; configs/plan.py takes configs/prices.py")
     price: PriceConfig = opt(PriceConfig, "")  # of one chip, instead of the table's
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class RandomConfig:
+    """A model and traces without knowledge, made in the workdir: speed does not depend on what is learnt."""
+
+    shape: str = opt("", "config.json whose sizes the model gets; empty: config.sft's own model and data")
+    traces: int = opt(256, "how many", minimum=1)
+    shortest: int = opt(64, "tokens of the shortest response", minimum=1)
+    longest: int = opt(480, "tokens of the longest response", minimum=1)
+    seed: int = opt(0, "of weights and traces", minimum=0)
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class RecipeConfig:
+    """The SFT of a whole experiment, whose cost is extrapolated by FLOPs from what was measured."""
+
+    shape: str = opt(help="config.json of its student")
+    traces: int = opt(8400, "training examples [V]: MATH levels 3 to 5, about 8.4k, one trace each", minimum=1)
+    max_length: int = opt(4096, "tokens of a row; without packing each example takes one", minimum=1)
+    epochs: float = opt(5.0, "passes", minimum=0.0)
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class CompareConfig:
+    """`w2sr compare`: the same training in JAX and in PyTorch, in turns on one machine."""
+
+    sft: SFTConfig = opt(SFTConfig, "")
+    random: RandomConfig = opt(RandomConfig, "")
+    shapes: tuple[tuple[int, int], ...] = opt((), "rows x tokens of the batches compared; () is config.sft.data's own")
+    peers: tuple[str, ...] = opt(("eager", "compile"), f"columns beside ours: {', '.join(PEERS)}")
+    parity_steps: int = opt(100, "first updates, whose losses and gradient norms must be the same", minimum=1)
+    loss_tolerance: float = opt(1e-4, "largest relative difference of a step's loss", minimum=0.0)
+    norm_tolerance: float = opt(1e-3, "largest relative difference of a step's gradient norm", minimum=0.0)
+    runs: int = opt(5, "counted turns of each side, after one that is not", minimum=5)
+    steps_per_run: int = opt(3, "counted updates of a turn, after one that is not", minimum=1)
+    threads: int = opt(0, "cores of each side; 0 is all", minimum=0)
+    peak_tflops: float = opt(0.0, "of one device in the training dtype, for MFU; 0 leaves it out", minimum=0.0)
+    price: PriceConfig = opt(PriceConfig, "")
+    recipes: dict[str, RecipeConfig] = opt(dict, "name -> a whole recipe, to be costed")
+
+    def check(self) -> None:
+        for peer in self.peers:
+            if peer not in PEERS:
+                raise UsageError(f"config.peers: {peer!r} is none of {', '.join(PEERS)}")
+        if self.random.shortest > self.random.longest:
+            raise UsageError(f"config.random.shortest: {self.random.shortest} is above longest={self.random.longest}")
+        for rows, tokens in self.shapes:
+            if rows < 1 or tokens < 8:
+                raise UsageError(f"config.shapes: expected rows above 0 and 8 tokens or more, got {rows} x {tokens}")
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)

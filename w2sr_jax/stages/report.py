@@ -8,7 +8,6 @@ report.md and report.html.
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from w2sr_jax.core import runtime
 from w2sr_jax.core.config import validate
 from w2sr_jax.core.cost import StageClock, append_ledger
 from w2sr_jax.core.records import write_json, write_text
+from w2sr_jax.core.revision import commit
 from w2sr_jax.core.stage_config import ReportConfig
 from w2sr_jax.reporting import book, html, plots, published, routes, samples, summary, tables
 from w2sr_jax.reporting.compare import AVERAGE, compare
@@ -100,20 +100,6 @@ def write(
     write_text(workdir / "report.html", page)
     write_text(workdir / "report.md", tables.render_markdown(report))
     write_json(workdir / "report.json", report)
-
-
-def commit() -> str | None:
-    """The git commit of this code, None where the code does not lie in a git checkout of its own."""
-    here = Path(__file__).resolve()
-    try:
-        # An installed copy may lie inside some other repository, whose commit would say nothing.
-        for arguments in (["ls-files", "--error-unmatch", here.name], ["rev-parse", "HEAD"]):
-            done = subprocess.run(["git", *arguments], cwd=here.parent, capture_output=True, text=True, timeout=10)
-            if done.returncode:
-                return None
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

