@@ -2,8 +2,17 @@
 
     w2sr compare --config=configs/compare.py:cpu --workdir=runs/compare
 
-Variants: cpu (a 7M model on rows of 512 and of 2,048 tokens), cpu-packed (the same tokens, several traces a row), tiny
-(seconds, for tests).
+Variants:
+  cpu          a 7M model: SFT on rows of 512 and of 2,048 tokens, GRPO updates, generation
+  cpu-packed   its SFT on rows of several traces
+  cpu-30m      generation by a 30M model
+  micro        the student of the micro experiment
+  gpu-0.5b     on GPUs: Qwen2.5's shape with random weights, 4,096 tokens, packed, bfloat16; nobody has run it yet
+  gpu-1.5b     likewise
+  tiny         seconds, for tests
+
+On several GPUs ours takes the mesh's fsdp axis and PyTorch FSDP2; each microbatch needs a row a device, so on eight of
+them --config.sft.train.grad_accum=2. --config.price.usd_per_device_hour and --config.peak_tflops are of one device.
 """
 
 from pathlib import Path
@@ -41,16 +50,57 @@ def cpu(shape: str, *, packing: bool = False) -> CompareConfig:
             longest=480 if packing else 2048,
         ),
         shapes=((8, 512), (2, 2048)),
+        grpo_shapes=((16, 256),),
+        generate=(64, 64, 256),
         recipes=recipes(),
     )
 
 
-def tiny() -> CompareConfig:
-    """Two steps of what the others do."""
+def cpu_packed() -> CompareConfig:
+    """Training alone, where attention must keep the examples of a row apart."""
+    config = cpu("7m", packing=True)
+    config.grpo_shapes, config.generate = (), (0, 64, 256)
+    return config
+
+
+def cpu_30m() -> CompareConfig:
+    """Generation alone, by the model of benchmarks/engines.py."""
+    config = cpu("30m")
+    config.shapes, config.grpo_shapes = (), ()
+    return config
+
+
+def micro() -> CompareConfig:
+    """The micro experiment's student and its batches: 1.0M parameters, 32 rows of 48 tokens."""
+    config = cpu("micro", packing=True)
+    config.sft.data.max_length, config.sft.data.batch_size = 48, 32
+    config.random.shortest, config.random.longest = 8, 30
+    config.shapes, config.grpo_shapes, config.generate = ((32, 48),), ((128, 48),), (256, 256, 40)
+    config.generate_tail, config.recipes = (0, 0), {}
+    return config
+
+
+def gpu(shape: str) -> CompareConfig:
+    """bfloat16 with float32 master weights on every GPU of the host; microbatches of one row a device."""
     config = cpu("tiny", packing=True)
-    config.sft.data.max_length, config.sft.data.batch_size = 64, 4
-    config.random.traces, config.random.shortest, config.random.longest = 32, 8, 40
-    config.shapes, config.parity_steps, config.steps_per_run = (), 6, 1
+    config.sft.data.max_length, config.sft.data.batch_size = 4096, 16
+    config.sft.train = TrainConfig(dtype="bfloat16", remat="full", grad_accum=16)
+    config.sft.mesh = MeshConfig()
+    config.random = RandomConfig(shape=str(HERE / "plan" / f"{shape}.json"), traces=1024, shortest=256, longest=3072)
+    config.shapes, config.grpo_shapes, config.generate = ((16, 4096),), ((16, 2048),), (256, 64, 512)
+    # bfloat16 rounds at 2^-8 in each of dozens of layers, and the sides round in other places [ours].
+    config.loss_tolerance, config.norm_tolerance, config.grpo_tolerance = 1e-2, 5e-2, 5e-2
+    config.parity_steps, config.peak_tflops = 20, 989.0  # H100 and H200, dense bfloat16 (NVIDIA's data sheets)
+    return config
+
+
+def tiny() -> CompareConfig:
+    """A few updates of what the others do."""
+    config = cpu("tiny", packing=True)
+    config.random.traces, config.random.shortest, config.random.longest = 64, 4, 20
+    config.shapes, config.grpo_shapes, config.generate = ((4, 64),), ((8, 64),), (6, 4, 8)
+    config.parity_steps, config.grpo_parity_steps, config.steps_per_run = 6, 3, 1
+    config.generate_tail = (4, 16)
     return config
 
 
@@ -67,7 +117,11 @@ def recipes() -> dict[str, RecipeConfig]:
 
 VARIANTS = {
     "cpu": lambda: cpu("7m"),
-    "cpu-packed": lambda: cpu("7m", packing=True),
+    "cpu-packed": cpu_packed,
+    "cpu-30m": cpu_30m,
+    "micro": micro,
+    "gpu-0.5b": lambda: gpu("qwen2.5-0.5b"),
+    "gpu-1.5b": lambda: gpu("qwen2.5-1.5b"),
     "tiny": tiny,
 }
 

@@ -26,7 +26,7 @@ def pairs(*students: str) -> list[str]:
 
 # file -> its variants; "" is none
 VARIANTS = {
-    "compare.py": ["", "cpu", "cpu-packed", "tiny"],
+    "compare.py": ["", "cpu", "cpu-packed", "cpu-30m", "micro", "gpu-0.5b", "gpu-1.5b", "tiny"],
     "experiments/micro.py": ["", "five", "tiny"],
     **{
         f"experiments/micro_{name}.py": ["", "one", "tiny"]

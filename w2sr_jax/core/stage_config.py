@@ -385,11 +385,23 @@ class CompareConfig:
 
     sft: SFTConfig = opt(SFTConfig, "")
     random: RandomConfig = opt(RandomConfig, "")
-    shapes: tuple[tuple[int, int], ...] = opt((), "rows x tokens of the batches compared; () is config.sft.data's own")
-    peers: tuple[str, ...] = opt(("eager", "compile"), f"columns beside ours: {', '.join(PEERS)}")
-    parity_steps: int = opt(100, "first updates, whose losses and gradient norms must be the same", minimum=1)
-    loss_tolerance: float = opt(1e-4, "largest relative difference of a step's loss", minimum=0.0)
-    norm_tolerance: float = opt(1e-3, "largest relative difference of a step's gradient norm", minimum=0.0)
+    peers: tuple[str, ...] = opt(PEERS, f"columns beside ours: {', '.join(PEERS)}")
+    shapes: tuple[tuple[int, int], ...] = opt((), "SFT: rows x tokens of each batch shape")
+    parity_steps: int = opt(100, "first SFT updates, whose losses and gradient norms must be the same", minimum=1)
+    loss_tolerance: float = opt(1e-4, "largest relative difference of an SFT update's loss", minimum=0.0)
+    norm_tolerance: float = opt(1e-3, "largest relative difference of its gradient norm", minimum=0.0)
+    grpo_shapes: tuple[tuple[int, int], ...] = opt((), "GRPO: responses x tokens of each minibatch, groups of 8")
+    grpo_loss: GRPOLossConfig = opt(lambda: GRPOLossConfig(kl=1e-4, entropy=1e-3), "")
+    grpo_parity_steps: int = opt(8, "first GRPO updates that must be the same, each on another rollout", minimum=1)
+    grpo_tolerance: float = opt(
+        1e-4, "largest difference of a GRPO loss, and relative one of its gradient norm", minimum=0.0
+    )
+    generate: tuple[int, int, int] = opt(
+        (0, 64, 256), "generation: prompts (0 leaves it out), sequences together, new tokens of each"
+    )
+    generate_tail: tuple[int, int] = opt(
+        (64, 384), "a second load, sampled: mean and most tokens of answers that end by chance; (0, 0) leaves it out"
+    )
     runs: int = opt(5, "counted turns of each side, after one that is not", minimum=5)
     steps_per_run: int = opt(3, "counted updates of a turn, after one that is not", minimum=1)
     threads: int = opt(0, "cores of each side; 0 is all", minimum=0)
@@ -403,9 +415,15 @@ class CompareConfig:
                 raise UsageError(f"config.peers: {peer!r} is none of {', '.join(PEERS)}")
         if self.random.shortest > self.random.longest:
             raise UsageError(f"config.random.shortest: {self.random.shortest} is above longest={self.random.longest}")
-        for rows, tokens in self.shapes:
-            if rows < 1 or tokens < 8:
-                raise UsageError(f"config.shapes: expected rows above 0 and 8 tokens or more, got {rows} x {tokens}")
+        for key, shapes, unit in (("shapes", self.shapes, 1), ("grpo_shapes", self.grpo_shapes, 8)):
+            for rows, tokens in shapes:
+                if rows < unit or rows % unit or tokens < 8:
+                    raise UsageError(f"config.{key}: {rows} x {tokens}: rows come in {unit}s, tokens from 8")
+        loss = self.grpo_loss
+        if (loss.ratio, loss.aggregate, loss.tis_cap) != ("token", "token_mean", 0.0):
+            raise UsageError("config.grpo_loss: the twin computes ratio=token, aggregate=token_mean, tis_cap=0")
+        if not (self.shapes or self.grpo_shapes or self.generate[0]):
+            raise UsageError("config.shapes, config.grpo_shapes, config.generate: nothing to compare; set one of them")
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)

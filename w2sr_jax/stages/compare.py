@@ -1,9 +1,11 @@
-"""The same training in JAX and in PyTorch, side by side: first the same curves, then speed, memory and cost.
+"""The same work in JAX and in PyTorch, side by side: first the same curves, then speed, memory and cost.
 
 The batches of our own pipeline are written once; then each side trains the same Hugging Face weights on them, in a
-process of its own, with the same cores and the same environment, in turns. A peer whose package is not installed is
-left out, and it is said how to get it. Where a peer's losses or gradient norms are not ours within the stated
-tolerance, that is said first, and the exit code is 1. Writes compare.json, compare.md and compare.html.
+process of its own, with the same cores and the same environment, in turns: SFT (ours, transformers with and without
+torch.compile, TRL), GRPO updates on fixed rollouts, and generation (ours, transformers, vLLM). A peer whose package is
+not installed is left out, and it is said how to get it. Where a peer's losses or gradient norms are not ours within the
+stated tolerance, that is said first, and the exit code is 1. Writes compare.json, compare.md and compare.html; a killed
+comparison goes on after its last whole workload.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import logging
 
 from w2sr_jax.core import cost, runtime
@@ -26,8 +27,9 @@ from w2sr_jax.model import hf
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.flops import flops_shape
 from w2sr_jax.reporting import sides as report
-from w2sr_jax.twin import dump, figures, training
+from w2sr_jax.twin import figures, training
 from w2sr_jax.twin.side import environment
+from w2sr_jax.twin.workloads import measure_all
 
 CONFIG = CompareConfig
 
@@ -39,18 +41,16 @@ def main(config: CompareConfig, workdir: str) -> int:
         0, or 1 where a peer's curves are not ours.
     """
     validate(config)
-    root, config = Path(workdir), inputs(config, Path(workdir))
+    root = Path(workdir)
+    config = inputs(config, root)
     threads = config.threads or len(os.sched_getaffinity(0))
     env = environment(threads, os.environ)
-    workloads = {}
-    for rows, tokens in config.shapes or ((config.sft.data.batch_size, config.sft.data.max_length),):
-        kind = "packed" if config.sft.data.packing else "one example a row"
-        name = f"{rows} x {tokens} tokens, {kind}, {config.sft.train.dtype}"
-        workloads[name] = workload(config, root / "workloads" / f"{rows}x{tokens}", rows, tokens, threads, env)
-    found = summary(config, workloads, threads, env)
+    found = summary(config, measure_all(config, root / "workloads", threads, env), threads, env)
     write_json(root / "compare.json", found)
     write_text(root / "compare.md", report.text(found))
     print(report.text(found))
+    if not found["parity_holds"]:
+        logging.error("parity FAILED: see the first lines of %s", root / "compare.md")
     return 0 if found["parity_holds"] else 1
 
 
@@ -66,63 +66,20 @@ def inputs(config: CompareConfig, root: Path) -> CompareConfig:
     return dataclasses.replace(config, sft=dataclasses.replace(sft, model=str(hf.resolve(sft.model))))
 
 
-def workload(
-    config: CompareConfig, directory: Path, rows: int, tokens: int, threads: int, env: dict[str, str]
-) -> dict[str, Any]:
-    """One batch shape, measured; what an earlier attempt has finished is taken as it is."""
-    path = directory / "measured.json"
-    if path.exists():
-        return read_json(path)
-    data = dataclasses.replace(config.sft.data, batch_size=rows, max_length=tokens)
-    config = dataclasses.replace(config, sft=dataclasses.replace(config.sft, data=data))
-    total = config.parity_steps + (config.runs + 1) * (1 + config.steps_per_run)
-    count = config.parity_steps
-    write_batches(config, directory / "batches", count)
-    batches = [dump.read_batch(directory / "batches", number) for number in range(count)]
-    used = float(np.mean([np.sum(batch["segment_ids_BT"] > 0) for batch in batches]))
-    shape = flops_shape(hf.load_config(config.sft.model))
-    found = training.train_all(config, directory, total, threads, env) | {
-        "tokens": used,
-        "filled": used / (rows * tokens),
-        "flops": cost.train_flops(tokens=used, context=context(batches), **shape),
-    }
-    write_json(path, found)
-    return found
-
-
-def write_batches(config: CompareConfig, directory: Path, count: int) -> None:
-    """The first batches of our pipeline, unless they are there: a machine without Grain can be given them."""
-    if directory.is_dir() and sum(1 for path in directory.iterdir() if path.name.isdigit()) >= count:
-        return
-    from w2sr_jax.data.chat import load_tokenizer
-    from w2sr_jax.data.pipeline import make_pipeline
-
-    logging.info("writing %d batches of %d x %d", count, config.sft.data.batch_size, config.sft.data.max_length)
-    pipeline = make_pipeline(config.sft.data, load_tokenizer(config.sft.model), model_dir=config.sft.model)
-    dump.write_batches(directory, pipeline, count)
-
-
-def context(batches: list[dict[str, np.ndarray]]) -> float:
-    """Tokens of the example that a token is in, on average: what its attention costs."""
-    lengths = []
-    for batch in batches:
-        for row in batch["segment_ids_BT"]:
-            lengths += np.bincount(row)[1:].tolist()
-    sizes = np.array([length for length in lengths if length], np.float64)
-    return float((sizes**2).sum() / sizes.sum())
-
-
 def summary(
     config: CompareConfig, workloads: dict[str, dict[str, Any]], threads: int, env: dict[str, str]
 ) -> dict[str, Any]:
     """compare.json."""
     rows: list[Row] = []
     for name, found in workloads.items():
-        rows += figures.training_rows(name, found, config)
+        if found["kind"] == "generate":
+            rows += figures.generation_rows(name, found)
+        else:
+            rows += figures.training_rows(name, found, config)
     parity = [
-        {"workload": name, "peer": figures.NAMES[peer]} | gaps
+        {"workload": f"{found['kind']}, {name}", "peer": figures.NAMES[peer]} | gaps
         for name, found in workloads.items()
-        for peer, gaps in found["parity"].items()
+        for peer, gaps in found.get("parity", {}).items()
     ]
     missing = {peer: package for found in workloads.values() for peer, package in found["missing"].items()}
     return {
@@ -146,13 +103,13 @@ def summary(
 
 
 def recipes(config: CompareConfig, workloads: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Device-hours and money of whole recipes on each side, extrapolated by FLOPs from the workload of longest rows."""
-    measured = list(workloads.values())[-1]
+    """Device-hours and money of whole recipes on each side, extrapolated by FLOPs from the last SFT workload."""
+    measured = [found for found in workloads.values() if found["kind"] == "sft"]
     found = []
-    for name, recipe in config.recipes.items():
+    for name, recipe in config.recipes.items() if measured else ():
         shape = flops_shape(ModelConfig.from_hf(read_json(recipe.shape), recipe.shape))
-        for side, values in measured["sides"].items():
-            seconds = figures.recipe_seconds(recipe, shape, values, measured["flops"])
+        for side, values in measured[-1]["sides"].items():
+            seconds = figures.recipe_seconds(recipe, shape, values, measured[-1])
             usd = cost.cost_usd(seconds, config.price.usd_per_device_hour)
             found.append({"recipe": name, "side": side, "device_hours": seconds / 3600, "usd": usd})
     return found

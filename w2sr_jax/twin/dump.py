@@ -14,8 +14,6 @@ import numpy as np
 
 from w2sr_jax.core.errors import W2SRError
 
-FIELDS = ("tokens_BT", "targets_BT", "loss_mask_BT", "positions_BT", "segment_ids_BT")
-
 
 def write_arrays(directory: Path, arrays: dict[str, Any]) -> None:
     """Writes one group of arrays; the directory appears whole or not at all."""
@@ -50,7 +48,11 @@ def write_batches(directory: Path, batches: Any, count: int) -> None:
             )
 
 
+def groups(directory: Path) -> list[Path]:
+    """The directories of a directory of batches, in order."""
+    return sorted((path for path in directory.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
+
+
 def read_batch(directory: Path, number: int) -> dict[str, np.ndarray]:
     """Batch `number`; after the last one comes the first again."""
-    count = sum(1 for path in directory.iterdir() if path.name.isdigit())
-    return read_arrays(directory / str(number % count))
+    return read_arrays(directory / str(number % len(groups(directory))))

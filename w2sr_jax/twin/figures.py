@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 from typing import Any
@@ -13,7 +14,15 @@ from w2sr_jax.model.flops import FlopsShape
 
 GIB = 1 << 30
 OURS = "ours"
-NAMES = {"eager": "transformers, eager", "compile": "transformers, torch.compile", "trl": "TRL's SFTTrainer"}
+BETTER = "the better of eager and torch.compile"
+LOADS = {"greedy": "greedy, one length", "tail": "sampled, long-tailed lengths"}
+NAMES = {
+    "transformers": "transformers' generate",
+    "vllm": "vLLM",
+    "eager": "transformers, eager",
+    "compile": "transformers, torch.compile",
+    "trl": "TRL's SFTTrainer",
+}
 
 
 def step_seconds(side: dict[str, Any]) -> list[float]:
@@ -44,66 +53,82 @@ def training_rows(name: str, workload: dict[str, Any], config: CompareConfig) ->
         name: of the workload, as rows show it.
         workload: of `training.train_all`, with tokens (of a batch, padding excluded) and flops (of an update).
     """
-    sides, tokens = workload["sides"], workload["tokens"]
-    ours, found = sides[OURS], list[Row]()
+    sides, ours, found = workload["sides"], workload["sides"][OURS], list[Row]()
+
+    def tokens(side: dict[str, Any]) -> float:  # TRL makes batches of its own
+        return side.get("tokens") or workload["tokens"]
 
     def compared(what: str, unit: str, values: Any) -> None:
         for peer, side in sides.items():
-            if peer != OURS:
+            if peer != OURS and not (peer == "trl" and what.startswith(step)):
                 found.append(row(f"{what}, {name}", values(ours), values(side), unit, NAMES[peer]))
 
-    compared("training step", "s", step_seconds)
-    compared("training", "tokens/s", lambda side: [tokens / s for s in step_seconds(side)])
-    compared("training step, p90", "s", lambda side: [p90(side)])
-    if config.peak_tflops:
+    step = "training step" if workload["kind"] == "sft" else "GRPO update"
+    compared(step, "s", step_seconds)
+    compared(f"{step}, p90", "s", lambda side: [p90(side)])
+    if workload["kind"] == "sft":
+        compared("training", "tokens/s", lambda side: [tokens(side) / s for s in step_seconds(side)])
+    if config.peak_tflops and workload["kind"] == "sft":
         peak = config.peak_tflops * 1e12
         compared(
             "MFU",
             "% of peak",
-            lambda side: [100 * workload["flops"] / s / (peak * side["devices"]) for s in step_seconds(side)],
+            lambda side: [
+                100 * workload["flops"] * tokens(side) / workload["tokens"] / s / (peak * side["devices"])
+                for s in step_seconds(side)
+            ],
         )
-    compared("peak memory of training", "GiB", lambda side: [peak_gib(side)])
+    compared("peak memory", "GiB", lambda side: [peak_gib(side)])
     compared("start-up", "s", lambda side: [side["startup_seconds"]])
     compared("compiling, first update", "s", lambda side: [compile_seconds(side)])
-    compared(
-        "a billion tokens",
-        "device-seconds",
-        lambda side: [1e9 * s * side["devices"] / tokens for s in step_seconds(side)],
-    )
-    if config.price.usd_per_device_hour:
-        rate = config.price.usd_per_device_hour / 3600
-        compared(
-            "a billion tokens",
-            "USD",
-            lambda side: [1e9 * s * side["devices"] / tokens * rate for s in step_seconds(side)],
-        )
-    found += best_rows(name, found)
-    return found
+    if workload["kind"] == "sft":
+
+        def billion(side: dict[str, Any]) -> list[float]:
+            return [1e9 * s * side["devices"] / tokens(side) for s in step_seconds(side)]
+
+        compared("a billion tokens", "device-seconds", billion)
+        if rate := config.price.usd_per_device_hour / 3600:
+            compared("a billion tokens", "USD", lambda side: [s * rate for s in billion(side)])
+    return found + best_rows(f"{step}, {name}", found)
 
 
-def best_rows(name: str, rows: list[Row]) -> list[Row]:
-    """The training step against the better of eager and torch.compile."""
-    both = [one for one in rows if one.what == f"training step, {name}" and one.against != NAMES["trl"]]
+def best_rows(what: str, rows: list[Row]) -> list[Row]:
+    """One row more: against the better of eager and torch.compile."""
+    both = [one for one in rows if one.what == what]
     if len(both) < 2:
         return []
-    best = min(both, key=lambda one: one.peer)
-    return [
-        Row(
-            what=best.what, ours=best.ours, peer=best.peer, unit=best.unit, runs=best.runs,
-            against="the better of eager and torch.compile",
-        )
-    ]  # fmt: skip
+    return [dataclasses.replace(min(both, key=lambda one: one.peer), against=BETTER)]
 
 
-def recipe_seconds(recipe: RecipeConfig, shape: FlopsShape, side: dict[str, Any], flops: float) -> float:
+def generation_rows(name: str, found: dict[str, Any]) -> list[Row]:
+    """Tokens a second of each load, and start-up with the first, compiling answers."""
+    sides, ours, rows = found["sides"], found["sides"][OURS], list[Row]()
+    for peer, side in sides.items():
+        if peer == OURS:
+            continue
+        for load, runs in side["runs"].items():
+            ours_rates, rates = rates_of(ours["runs"][load]), rates_of(runs)
+            rows.append(row(f"generation, {name}, {LOADS[load]}", ours_rates, rates, "tokens/s", NAMES[peer]))
+        start, peer_start = (one["startup_seconds"] + one["first_seconds"] for one in (ours, side))
+        rows.append(row(f"start-up and first pass of generation, {name}", [start], [peer_start], "s", NAMES[peer]))
+    return rows
+
+
+def rates_of(runs: list[tuple[int, float]]) -> list[float]:
+    """Tokens a second of each turn."""
+    return [tokens / seconds for tokens, seconds in runs]
+
+
+def recipe_seconds(recipe: RecipeConfig, shape: FlopsShape, side: dict[str, Any], workload: dict[str, Any]) -> float:
     """Device-seconds of a recipe's SFT at the FLOPs a second that a side had on another model.
 
     Every row is counted whole, padding included, since that is what is computed without packing.
 
     Args:
         shape: of the recipe's student.
-        flops: of the update that was measured.
+        side, workload: what was measured, and where.
     """
     tokens = recipe.traces * recipe.max_length * recipe.epochs
     wanted = cost.train_flops(tokens=tokens, context=recipe.max_length, **shape)
-    return wanted / flops * statistics.median(step_seconds(side)) * side["devices"]
+    done = workload["flops"] * (side.get("tokens") or workload["tokens"]) / workload["tokens"]
+    return wanted / done * statistics.median(step_seconds(side)) * side["devices"]

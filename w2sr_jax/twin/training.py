@@ -18,7 +18,8 @@ from absl import logging
 from w2sr_jax.core.stage_config import CompareConfig
 from w2sr_jax.twin.side import MissingPackage, Side
 
-OURS = "ours"
+OURS, TRL = "ours", "trl"
+RANKED = ("torch_sft", "torch_grpo", "trl_sft")  # a process a GPU; ours is one for all of them
 HOW_TO_GET = {
     "torch": "make setup EXTRAS=torch",
     "transformers": "make setup EXTRAS=torch",
@@ -42,41 +43,41 @@ class Curve:
 
 
 def train_all(
-    config: CompareConfig, directory: Path, total: int, threads: int, env: Mapping[str, str]
+    config: CompareConfig, kind: str, directory: Path, total: int, threads: int, env: Mapping[str, str]
 ) -> dict[str, Any]:
     """All sides' curves, timings and memory.
 
     Args:
-        config: sft.model is a directory here.
+        config: sft.model is a directory here, sft.data has the rows and tokens of this workload.
+        kind: "sft" or "grpo".
         directory: holds batches/.
         total: updates that the schedule is made for.
 
     Returns:
         sides (name -> what it measured), parity (peer -> how its curves lie to ours), missing (peer -> package).
     """
+    steps = config.parity_steps if kind == "sft" else config.grpo_parity_steps
     common = {
         "model": str(config.sft.model),
         "batches": str(directory / "batches"),
+        "data": dataclasses.asdict(config.sft.data),
         "optimizer": dataclasses.asdict(config.sft.optimizer),
         "train": dataclasses.asdict(config.sft.train),
         "mesh": dataclasses.asdict(config.sft.mesh),
+        "loss": dataclasses.asdict(config.grpo_loss),
         "total": total,
         "threads": threads,
     }
-    requests: dict[str, dict[str, Any]] = {OURS: {"side": "ours"}}
-    requests |= {peer: {"side": "torch", "compile": peer == "compile"} for peer in config.peers if peer != "trl"}
+    requests: dict[str, dict[str, Any]] = {OURS: {"side": f"jax_{kind}"}}
+    for peer in config.peers:
+        if peer != TRL:
+            requests[peer] = {"side": f"torch_{kind}", "compile": peer == "compile"}
+        elif kind == "sft":
+            requests[peer] = {"side": "trl_sft", "directory": str(directory / TRL)}
     with contextlib.ExitStack() as stack:
-        sides: dict[str, Side] = {}
-        missing: dict[str, str] = {}
-        for name, request in requests.items():
-            try:
-                sides[name] = Side(name, common | request, env, ranks=1 if name == OURS else gpus(env))
-            except MissingPackage as error:
-                missing[name] = str(error)
-                continue
-            stack.callback(sides[name].close)
-        curves, first_seconds = _same_steps(config, sides)
-        runs = _turns(config, sides, config.parity_steps)
+        sides, missing = open_sides({name: common | request for name, request in requests.items()}, env, stack)
+        curves, first_seconds = _same_steps(steps, sides)
+        runs = _turns(config, sides, steps)
         found = {}
         for name, side in sides.items():
             found[name] = side.ask({"do": "describe"}) | {
@@ -85,12 +86,34 @@ def train_all(
                 "curve": dataclasses.asdict(curves[name]),
                 "runs": runs[name],
             }
-    parity = {
-        name: agreement(curves[OURS], curve, config.loss_tolerance, config.norm_tolerance)
-        for name, curve in curves.items()
-        if name != OURS
-    }
-    return {"sides": found, "parity": parity, "missing": missing}
+    # TRL makes batches of its own of the same traces: another order, so no curve to hold against ours.
+    peers = {name: curve for name, curve in curves.items() if name not in (OURS, TRL)}
+    if kind == "sft":
+        tolerances = (config.loss_tolerance, config.norm_tolerance)
+    else:
+        tolerances = (config.grpo_tolerance, config.grpo_tolerance)
+    # Advantages have unit variance: a GRPO loss is a sum of terms of order one, and may itself be near zero.
+    least = 0.0 if kind == "sft" else 1.0
+    parity = {name: agreement(curves[OURS], curve, *tolerances, least) for name, curve in peers.items()}
+    return {"kind": kind, "sides": found, "parity": parity, "missing": missing}
+
+
+def open_sides(
+    requests: dict[str, dict[str, Any]], env: Mapping[str, str], stack: contextlib.ExitStack
+) -> tuple[dict[str, Side], dict[str, str]]:
+    """(sides that started, peer -> package that it lacks); the stack closes them."""
+    sides: dict[str, Side] = {}
+    missing: dict[str, str] = {}
+    for name, request in requests.items():
+        ranks = gpus(env) if request["side"] in RANKED else 1
+        try:
+            sides[name] = Side(name, request, env, ranks)
+        except MissingPackage as error:
+            missing[name] = str(error)
+            continue
+        stack.callback(sides[name].close)
+        logging.info("%s: started in %.1f s", name, sides[name].startup_seconds)
+    return sides, missing
 
 
 def gpus(env: Mapping[str, str]) -> int:
@@ -102,18 +125,25 @@ def gpus(env: Mapping[str, str]) -> int:
     return max(1, there if visible is None else len(list(filter(None, visible.split(",")))))
 
 
-def agreement(ours: Curve, peer: Curve, loss_tolerance: float, norm_tolerance: float) -> dict[str, Any]:
-    """How far two curves are apart: the largest relative difference of a step, and where."""
+def agreement(
+    ours: Curve, peer: Curve, loss_tolerance: float, norm_tolerance: float, least: float = 0.0
+) -> dict[str, Any]:
+    """How far two curves are apart: the largest relative difference of a step, and where.
 
-    def largest(a: list[float], b: list[float]) -> tuple[float, int]:
+    Args:
+        least: losses below this in size are compared with it instead.
+    """
+
+    def largest(a: list[float], b: list[float], least: float) -> tuple[float, int]:
         gaps = [
-            abs(x - y) / max(abs(x), 1e-30) if x == x and y == y else float("inf") for x, y in zip(a, b, strict=True)
+            abs(x - y) / max(abs(x), least, 1e-30) if x == x and y == y else float("inf")
+            for x, y in zip(a, b, strict=True)
         ]
         step = max(range(len(gaps)), key=gaps.__getitem__)
         return gaps[step], step
 
-    loss, loss_step = largest(ours.loss, peer.loss)
-    norm, norm_step = largest(ours.grad_norm, peer.grad_norm)
+    loss, loss_step = largest(ours.loss, peer.loss, least)
+    norm, norm_step = largest(ours.grad_norm, peer.grad_norm, 0.0)
     return {
         "steps": len(ours.loss),
         "loss_gap": loss,
@@ -126,17 +156,17 @@ def agreement(ours: Curve, peer: Curve, loss_tolerance: float, norm_tolerance: f
     }
 
 
-def _same_steps(config: CompareConfig, sides: dict[str, Side]) -> tuple[dict[str, Curve], dict[str, float]]:
+def _same_steps(steps: int, sides: dict[str, Side]) -> tuple[dict[str, Curve], dict[str, float]]:
     """The first updates of every side, and the seconds of the very first, which compiles."""
     curves, first_seconds = {}, {}
     for name, side in sides.items():
-        logging.info("%s: %d updates for parity (started in %.1f s)", name, config.parity_steps, side.startup_seconds)
+        logging.info("%s: %d updates for parity", name, steps)
         curve = curves[name] = Curve()
         curve.add(side.ask({"do": "steps", "first": 0, "count": 1}))
         first_seconds[name] = curve.seconds[0]
         side.ask({"do": "mark_memory"})
-        if config.parity_steps > 1:
-            curve.add(side.ask({"do": "steps", "first": 1, "count": config.parity_steps - 1}))
+        if steps > 1:
+            curve.add(side.ask({"do": "steps", "first": 1, "count": steps - 1}))
     return curves, first_seconds
 
 

@@ -4,6 +4,8 @@ in   {"side": NAME, "threads": N, ...}                 once: what the side's cla
 out  {"ready": {...}, "startup_seconds": ...}          once: imports, weights, optimizer; nothing compiled yet
 in   {"do": "steps", "first": N, "count": M}
 out  {"loss": [...], "grad_norm": [...], "seconds": [...]}
+in   {"do": "generate", "load": NAME}
+out  {"answers": [[token, ...], ...], "seconds": ...}
 in   {"do": "mark_memory"}                             the peak is counted from here
 in   {"do": "describe"}
 out  {"versions": ..., "peak_bytes": ..., ...}
@@ -28,8 +30,14 @@ from typing import Any
 
 STARTED = time.perf_counter()
 SIDES = {
-    "ours": ("w2sr_jax.twin.jax_sft", "JaxSFT"),
-    "torch": ("w2sr_jax.twin.torch_sft", "TorchSFT"),
+    "jax_sft": ("w2sr_jax.twin.jax_train", "JaxSFT"),
+    "jax_grpo": ("w2sr_jax.twin.jax_train", "JaxGRPO"),
+    "jax_generate": ("w2sr_jax.twin.engines", "JaxGenerate"),
+    "torch_sft": ("w2sr_jax.twin.torch_train", "TorchSFT"),
+    "torch_grpo": ("w2sr_jax.twin.torch_train", "TorchGRPO"),
+    "torch_generate": ("w2sr_jax.twin.torch_generate", "TorchGenerate"),
+    "trl_sft": ("w2sr_jax.twin.trl_sft", "TrlSFT"),
+    "vllm_generate": ("w2sr_jax.twin.engines", "VllmGenerate"),
 }
 
 
@@ -54,6 +62,9 @@ def serve(commands: Any, send: Any) -> None:
                 found = [side.step(number) for number in range(request["first"], request["first"] + request["count"])]
                 losses, norms, seconds = zip(*found)
                 send({"loss": losses, "grad_norm": norms, "seconds": seconds})
+            case "generate":
+                answers, taken = side.generate(request["load"])
+                send({"answers": answers, "seconds": taken})
             case "mark_memory":
                 send({"marked": mark_memory()})
             case "describe":
