@@ -1,5 +1,6 @@
 """Attention against a loop over queries in float64."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -40,6 +41,61 @@ def test_blocks_of_queries_change_nothing_also_where_they_do_not_divide_the_leng
     np.testing.assert_allclose(attention(q, k, v, segment_ids_BT=segments), whole, atol=1e-5)
     mask = np.tril(np.ones((length, length), bool)) & (segments[:, :, None] == segments[:, None, :])
     np.testing.assert_allclose(whole, reference(q, k, v, mask), atol=1e-5)
+
+
+def dense(q, k, v, mask_BTS):
+    """The textbook form, differentiated by JAX."""
+    k, v = (jnp.repeat(x, q.shape[2] // x.shape[2], axis=2) for x in (k, v))
+    scores = jnp.einsum("btnh,bsnh->bnts", q, k) / jnp.sqrt(q.shape[-1])
+    weights = jax.nn.softmax(jnp.where(mask_BTS[:, None], scores, -jnp.inf), axis=-1)
+    return jnp.einsum("bnts,bsnh->btnh", weights, v)
+
+
+@pytest.mark.parametrize("segmented", [False, True])
+@pytest.mark.parametrize(("length", "heads", "kv_heads"), [(8, 4, 4), (29, 4, 2), (50, 14, 2)])
+def test_gradients_are_those_of_the_dense_form(monkeypatch, length, heads, kv_heads, segmented):
+    monkeypatch.setattr(module, "MIN_BLOCK", 4)
+    q, k, v = arrays(2, length, length, heads, kv_heads)
+    segments = np.sort(np.random.default_rng(1).integers(0, 3, (2, length))) if segmented else None
+    mask = np.broadcast_to(np.tril(np.ones((length, length), bool)), (2, length, length))
+    if segmented:
+        mask = mask & (segments[:, :, None] == segments[:, None, :])
+    weight = np.random.default_rng(2).normal(size=q.shape).astype(np.float32)
+
+    def total(function, **kwargs):
+        return lambda q, k, v: jnp.sum(function(q, k, v, **kwargs) * weight)
+
+    got = jax.grad(total(attention, segment_ids_BT=segments), argnums=(0, 1, 2))(q, k, v)
+    expected = jax.grad(total(dense, mask_BTS=mask), argnums=(0, 1, 2))(q, k, v)
+    for ours, theirs in zip(got, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-5)
+
+
+def test_bfloat16_is_as_close_to_float32_as_the_dense_form(monkeypatch):
+    monkeypatch.setattr(module, "MIN_BLOCK", 16)
+    length = 64
+    inputs = [jnp.asarray(x, jnp.bfloat16) for x in arrays(2, length, length, 4, 2, H=32)]
+    weight = np.random.default_rng(2).normal(size=inputs[0].shape).astype(np.float32)
+    mask = np.broadcast_to(np.tril(np.ones((length, length), bool)), (2, length, length))
+
+    def forward_and_gradients(function, dtype, **kwargs):
+        arguments = [x.astype(dtype) for x in inputs]
+        out, backward = jax.vjp(lambda *x: function(*x, **kwargs), *arguments)
+        return [np.asarray(x, np.float32) for x in (out, *backward(jnp.asarray(weight, out.dtype)))]
+
+    exact = forward_and_gradients(dense, jnp.float32, mask_BTS=mask)
+    blocked = forward_and_gradients(attention, jnp.bfloat16)
+    plain = forward_and_gradients(dense, jnp.bfloat16, mask_BTS=mask)
+    for ours, theirs, true in zip(blocked, plain, exact, strict=True):
+        assert np.square(ours - true).mean() <= np.square(theirs - true).mean()
+
+
+def test_the_backward_pass_keeps_no_probabilities():
+    """What lies between forward and backward is as long as the queries, not as their square."""
+    length = 512
+    q, k, v = arrays(1, length, length, 2, 1)
+    _, backward = jax.vjp(attention, q, k, v)
+    assert max(x.size for x in jax.tree.leaves(backward)) <= q.size
 
 
 @pytest.mark.parametrize("parts", [1, 4])

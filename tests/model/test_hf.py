@@ -20,6 +20,7 @@ from w2sr_jax.core.mesh import make_mesh
 from w2sr_jax.model import hf
 from w2sr_jax.model.config import CheckpointError, ModelConfig, RopeScaling
 from w2sr_jax.model.decoder import Decoder
+from w2sr_jax.model.tensors import write_tensors
 
 SIZES = {
     "vocab_size": 48,
@@ -335,3 +336,15 @@ def test_the_weights_hash_follows_the_weights_alone(directory, tmp_path):
     assert hf.weights_hash(directory) == before
     rewrite(directory, lambda tensors: tensors.update({"model.norm.weight": np.full(16, 2, np.float32)}))
     assert hf.weights_hash(directory) != before
+
+
+def test_files_are_what_the_safetensors_library_reads_and_writes(tmp_path):
+    """The header is written here, so that one tensor at a time is in memory."""
+    arrays = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.ones((5,), np.float32)}
+    shapes = {name: array.shape for name, array in arrays.items()}
+    tensors = ((name, lambda array=array: array) for name, array in arrays.items())
+    write_tensors(tmp_path, tensors, shapes, np.dtype(np.float32), 10**9)
+    found = load_file(tmp_path / "model.safetensors")
+    assert {name: array.tolist() for name, array in found.items()} == {n: a.tolist() for n, a in arrays.items()}
+    save_file(arrays, tmp_path / "theirs.safetensors", metadata={"format": "pt"})
+    assert (tmp_path / "theirs.safetensors").stat().st_size == (tmp_path / "model.safetensors").stat().st_size

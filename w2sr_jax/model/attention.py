@@ -1,12 +1,16 @@
 """Grouped-query attention: one function, so that kernels for TPU and GPU can be added behind it.
 
-The dense form is two batched matmuls with a float32 softmax between. The G query heads that share a key head are folded
-into the rows of one matmul ([B, K, G*T, H] by [B, K, S, H]), which is twice as fast on CPU as a 5-dimensional einsum
-and keeps B and K apart, so that either can be sharded. Causal attention runs in static blocks of queries, each of
-which sees only the keys up to its own end.
+Causal attention runs in static blocks of queries, each of which sees only the keys up to its own end. It keeps no
+probabilities for the backward pass: that computes them again from each query's log-sum-exp (Dao et al., 2022,
+"FlashAttention"), so that memory grows with T and not with its square.
+
+The G query heads that share a key head are folded into the rows of one matmul ([B, K, G*T, H] by [B, K, S, H]), which
+is twice as fast on CPU as a 5-dimensional einsum and keeps B and K apart, so that either can be sharded.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,16 +28,12 @@ def attention(
     Returns:
         [B, T, N, H] in the dtype of `v`.
     """
-    length = q_BTNH.shape[1]
-    block = max(MIN_BLOCK, -(-length // MAX_BLOCKS))
-    outputs = []
-    for start in range(0, length, block):
-        end = min(start + block, length)
-        mask = jnp.arange(start, end)[None, :, None] >= jnp.arange(end)[None, None, :]
-        if segment_ids_BT is not None:
-            mask &= segment_ids_BT[:, start:end, None] == segment_ids_BT[:, None, :end]
-        outputs.append(_dense(q_BTNH[:, start:end], k_BTKH[:, :end], v_BTKH[:, :end], mask))
-    return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=1)
+    B, T, N, H = q_BTNH.shape
+    K = k_BTKH.shape[2]
+    q_BKGTH = q_BTNH.reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4)
+    k_BKTH, v_BKTH = k_BTKH.transpose(0, 2, 1, 3), v_BTKH.transpose(0, 2, 1, 3)
+    out_BKGTH = _causal(q_BKGTH, k_BKTH, v_BKTH, segment_ids_BT)
+    return out_BKGTH.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
 
 
 def decode_attention(
@@ -74,14 +74,75 @@ def decode_attention(
     return out_BKGH.reshape(B, N, H)
 
 
-def _dense(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: jax.Array) -> jax.Array:
-    B, T, N, H = q_BTNH.shape
-    S, K = k_BSKH.shape[1:3]
-    G = N // K
-    q_BKRH = q_BTNH.reshape(B, T, K, G, H).transpose(0, 2, 3, 1, 4).reshape(B, K, G * T, H)
-    scores_BKRS = jnp.einsum("bkrh,bskh->bkrs", q_BKRH, k_BSKH, preferred_element_type=jnp.float32)
-    scores = scores_BKRS.reshape(B, K, G, T, S) * H**-0.5
-    weights = jax.nn.softmax(jnp.where(mask_BTS[:, None, None], scores, MASKED), axis=-1)
-    weights_BKRS = weights.astype(v_BSKH.dtype).reshape(B, K, G * T, S)
-    out_BKRH = jnp.einsum("bkrs,bskh->bkrh", weights_BKRS, v_BSKH)
-    return out_BKRH.reshape(B, K, G, T, H).transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
+def _blocks(length: int) -> list[slice]:
+    """Blocks of queries; the keys of each end where it ends."""
+    size = max(MIN_BLOCK, -(-length // MAX_BLOCKS))
+    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
+
+
+def _scores(q_BKGtH: jax.Array, k_BKSH: jax.Array, block: slice, segment_ids_BT: jax.Array | None) -> jax.Array:
+    """Masked float32 scores [B, K, G, t, S] of a block's queries with the keys up to its end."""
+    scores = _rows(q_BKGtH, k_BKSH, transpose=True) * q_BKGtH.shape[-1] ** -0.5
+    mask = jnp.arange(block.start, block.stop)[:, None] >= jnp.arange(block.stop)
+    if segment_ids_BT is not None:
+        segments_Bt, segments_BS = segment_ids_BT[:, block], segment_ids_BT[:, : block.stop]
+        mask = (mask & (segments_Bt[:, :, None] == segments_BS[:, None]))[:, None, None]
+    return jnp.where(mask, scores, MASKED)
+
+
+def _rows(x_BKGtX: jax.Array, y_BKSH: jax.Array, *, transpose: bool = False) -> jax.Array:
+    """Float32 x @ y, or x @ y^T, of every query head with its key head, as one matmul a key head."""
+    B, K, G, t = x_BKGtX.shape[:4]
+    subscripts = "bkrh,bksh->bkrs" if transpose else "bkrs,bksh->bkrh"
+    rows = jnp.einsum(subscripts, x_BKGtX.reshape(B, K, G * t, -1), y_BKSH, preferred_element_type=jnp.float32)
+    return rows.reshape(B, K, G, t, -1)
+
+
+def _columns(x_BKGtS: jax.Array, y_BKGtH: jax.Array) -> jax.Array:
+    """Float32 x^T @ y, summed over the query heads of a key head: [B, K, S, H]."""
+    B, K, G, t, S = x_BKGtS.shape
+    x, y = x_BKGtS.reshape(B, K, G * t, S), y_BKGtH.reshape(B, K, G * t, -1)
+    return jnp.einsum("bkrs,bkrh->bksh", x, y, preferred_element_type=jnp.float32)
+
+
+@jax.custom_vjp
+def _causal(q_BKGTH: jax.Array, k_BKTH: jax.Array, v_BKTH: jax.Array, segment_ids_BT: jax.Array | None) -> jax.Array:
+    return _forward(q_BKGTH, k_BKTH, v_BKTH, segment_ids_BT)[0]
+
+
+def _forward(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids_BT: jax.Array | None) -> tuple[jax.Array, Any]:
+    outs: list[jax.Array] = []
+    logsumexps = []
+    for block in _blocks(q.shape[3]):
+        q_b = q[:, :, :, block]
+        if outs:  # one block after the other: XLA would compute all scores before it uses any
+            q_b, outs[-1] = jax.lax.optimization_barrier((q_b, outs[-1]))
+        scores = _scores(q_b, k[:, :, : block.stop], block, segment_ids_BT)
+        top_BKGt = jnp.max(scores, axis=-1)
+        weights = jnp.exp(scores - top_BKGt[..., None])
+        total_BKGt = jnp.sum(weights, axis=-1)
+        out = _rows(weights.astype(v.dtype), v[:, :, : block.stop]) / total_BKGt[..., None]
+        outs.append(out.astype(v.dtype))
+        logsumexps.append(top_BKGt + jnp.log(total_BKGt))
+    out_BKGTH = jnp.concatenate(outs, axis=3)
+    return out_BKGTH, (q, k, v, segment_ids_BT, out_BKGTH, jnp.concatenate(logsumexps, axis=3))
+
+
+def _backward(residuals: Any, dout: jax.Array) -> tuple[Any, ...]:
+    q, k, v, segment_ids_BT, out, logsumexp_BKGT = residuals
+    # sum_s p_s dp_s of each query, without p: since out = sum_s p_s v_s
+    mean_BKGT = jnp.sum(dout.astype(jnp.float32) * out.astype(jnp.float32), axis=-1)
+    dqs, dk, dv = [], jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
+    for block in _blocks(q.shape[3]):
+        k_b, v_b = k[:, :, : block.stop], v[:, :, : block.stop]
+        q_b, dout_b, dk, dv = jax.lax.optimization_barrier((q[:, :, :, block], dout[:, :, :, block], dk, dv))
+        weights = jnp.exp(_scores(q_b, k_b, block, segment_ids_BT) - logsumexp_BKGT[:, :, :, block, None])
+        dscores = weights * (_rows(dout_b, v_b, transpose=True) - mean_BKGT[:, :, :, block, None])
+        dscores = (dscores * q.shape[-1] ** -0.5).astype(q.dtype)
+        dqs.append(_rows(dscores, k_b).astype(q.dtype))
+        dk = dk.at[:, :, : block.stop].add(_columns(dscores, q_b))
+        dv = dv.at[:, :, : block.stop].add(_columns(weights.astype(v.dtype), dout_b))
+    return jnp.concatenate(dqs, axis=3), dk.astype(k.dtype), dv.astype(v.dtype), None
+
+
+_causal.defvjp(_forward, _backward)

@@ -104,8 +104,13 @@ def qkv(
 
 def mlp(w: Weights, x_BTD: jax.Array, mesh: Mesh | None = None) -> jax.Array:
     """SwiGLU: down(silu(gate(x)) * up(x))."""
-    h_BTF = jax.nn.silu(linear(x_BTD, w["gate"])) * linear(x_BTD, w["up"])
-    return linear(constrain(h_BTF, ("batch", "length", "act_mlp"), mesh), w["down"])
+
+    @jax.checkpoint  # computes the product again for the gradient of `down`, which costs less than to keep it
+    def down(gate_BTF: jax.Array, up_BTF: jax.Array, weight: jax.Array) -> jax.Array:
+        h_BTF = jax.nn.silu(gate_BTF) * up_BTF
+        return linear(constrain(h_BTF, ("batch", "length", "act_mlp"), mesh), weight)
+
+    return down(linear(x_BTD, w["gate"]), linear(x_BTD, w["up"]), w["down"])
 
 
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]

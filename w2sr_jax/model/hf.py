@@ -1,12 +1,13 @@
 """Hugging Face model directories to decoders and back, through one key table read in both directions.
 
-Loading streams: a stacked parameter is filled layer by layer from slices of the files, and with a mesh every process
-reads only the slices that its devices hold, so that host memory stays near one parameter. Saving goes tensor by tensor,
-and each process writes some of the files: no host holds the model.
+Loading streams: a stacked parameter is filled layer by layer on the devices, and with a mesh every process reads only
+the slices that its devices hold. Saving goes tensor by tensor, and each process writes some of the files. So a host
+holds its share of the parameters and one tensor, both ways.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import os
@@ -113,8 +114,10 @@ def load(
     )
     outer, layers = param_specs(config)
     specs = outer | layers
-    where = {name: None if mesh is None else sharding(s.axes, s.shape, mesh, name) for name, s in specs.items()}
-    placed = {name: _fill(files, name, spec, name in layers, dtype, where[name]) for name, spec in specs.items()}
+    if mesh is not None:
+        for name, spec in specs.items():
+            sharding(spec.axes, spec.shape, mesh, name)  # whatever does not divide is said before anything is read
+    placed = {name: _fill(files, name, spec, name in layers, jnp.dtype(dtype), mesh) for name, spec in specs.items()}
     for name, value in placed.items():
         model.param(name).set_value(value)
     if mesh is not None:
@@ -123,29 +126,52 @@ def load(
 
 
 def _fill(
-    files: TensorFiles, param: str, spec: ParamSpec, stacked: bool, dtype: Any, where: jax.sharding.Sharding | None
+    files: TensorFiles, param: str, spec: ParamSpec, stacked: bool, dtype: Any, mesh: jax.sharding.Mesh | None
 ) -> jax.Array:
-    """One parameter, read slice by slice into preallocated host memory and put on its devices."""
+    """One parameter; a stacked one layer by layer, so that the host holds a layer and not the stack."""
     pattern, transposed = KEYS[param]
+    if not stacked:
+        return _read(files, pattern, spec.shape, transposed, dtype, _where(spec, mesh, param))
+    shape = spec.shape[1:]
+    one = dataclasses.replace(spec, shape=shape, axes=spec.axes[1:])
+    where, value = _where(one, mesh, param), _zeros(spec.shape, dtype, _where(spec, mesh, param))
+    for layer in range(spec.shape[0]):
+        value = _put(value, _read(files, pattern.format(layer), shape, transposed, dtype, where), layer)
+        value.block_until_ready()  # the next layer's memory is this one's
+    return value
+
+
+def _where(spec: ParamSpec, mesh: jax.sharding.Mesh | None, name: str) -> jax.sharding.Sharding:
+    if mesh is None:
+        return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return sharding(spec.axes, spec.shape, mesh, name)
+
+
+def _read(
+    files: TensorFiles, name: str, shape: tuple[int, ...], transposed: bool, dtype: Any, where: jax.sharding.Sharding
+) -> jax.Array:
+    """One tensor of the files; every device gets its slice, and only that is read."""
     done: dict[tuple[tuple[int, int, int], ...], np.ndarray] = {}  # replicas share one read
 
     def part(index: Index | None) -> np.ndarray:
-        index = index or (slice(None),) * len(spec.shape)
-        bounds = tuple(s.indices(size) for s, size in zip(index, spec.shape))
+        bounds = tuple(s.indices(size) for s, size in zip(index or (), shape))
         if bounds not in done:
-            inner = tuple(slice(*b) for b in (bounds[1:] if stacked else bounds))
-            source = inner[::-1] if transposed else inner
-            host = np.empty([stop - start for start, stop, _ in bounds], jnp.dtype(dtype))
-            rows = [(host[i], layer) for i, layer in enumerate(range(*bounds[0]))] if stacked else [(host, 0)]
-            for row, layer in rows:
-                value = files.read(pattern.format(layer), source)
-                row[...] = value.T if transposed else value
-            done[bounds] = host
+            inner = tuple(slice(*b) for b in bounds)
+            value = files.read(name, inner[::-1] if transposed else inner)
+            done[bounds] = np.ascontiguousarray(value.T if transposed else value).astype(dtype, copy=False)
         return done[bounds]
 
-    if where is None:
-        return jnp.asarray(part(None))
-    return jax.make_array_from_callback(spec.shape, where, part)
+    return jax.make_array_from_callback(shape, where, part)
+
+
+@functools.partial(jax.jit, static_argnames=("shape", "dtype", "where"))
+def _zeros(shape: tuple[int, ...], dtype: Any, where: jax.sharding.Sharding) -> jax.Array:
+    return jax.lax.with_sharding_constraint(jnp.zeros(shape, dtype), where)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _put(stacked: jax.Array, value: jax.Array, layer: int) -> jax.Array:
+    return jax.lax.dynamic_update_index_in_dim(stacked, value, layer, 0)
 
 
 @jax.jit
@@ -197,8 +223,8 @@ def save(
             if processes.is_writer():
                 shutil.rmtree(part, ignore_errors=True)
                 part.mkdir(parents=True)
-        sizes = {t.name: int(np.prod(t.shape)) * dtype.itemsize for t in table}
-        write_tensors(part, _exported(model, table, dtype), sizes, int(max_shard_gb * 1e9))
+        shapes = {tensor.name: tensor.shape for tensor in table}
+        write_tensors(part, _exported(model, table, dtype), shapes, dtype, int(max_shard_gb * 1e9))
         processes.barrier(f"the files of {directory.name}")
         if processes.is_writer():
             _write_configs(config, part, dtype.name)

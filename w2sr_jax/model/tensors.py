@@ -5,7 +5,9 @@ Only safetensors is read: nothing in a model directory is ever unpickled or exec
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -13,14 +15,14 @@ from typing import Any
 import ml_dtypes  # noqa: F401 (teaches numpy bfloat16)
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from w2sr_jax.core import processes
 from w2sr_jax.core.records import RecordError, read_json, write_json
 from w2sr_jax.model.config import CheckpointError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-FLOATS = {"F64", "F32", "F16", "BF16"}
+DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+FLOATS = set(DTYPES.values())
 Index = tuple[slice, ...]
 
 
@@ -35,23 +37,27 @@ class TensorFiles:
         self.directory = directory
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, str] = {}
-        self._files: dict[str, Any] = {}  # of every tensor
+        self._files: dict[str, Path] = {}  # of every tensor
         for path in weight_files(directory):
             try:
-                file = safe_open(path, framework="numpy")
-                for name in file.keys():  # noqa: SIM118 (not a dict)
-                    if name in self._files:
-                        raise CheckpointError(f"{path}: tensor {name} is also in another file")
-                    view = file.get_slice(name)
-                    self._files[name] = file
-                    self.shapes[name], self.dtypes[name] = tuple(view.get_shape()), view.get_dtype()
+                with safe_open(path, framework="numpy") as file:
+                    for name in file.keys():  # noqa: SIM118 (not a dict)
+                        if name in self._files:
+                            raise CheckpointError(f"{path}: tensor {name} is also in another file")
+                        view = file.get_slice(name)
+                        self._files[name] = path
+                        self.shapes[name], self.dtypes[name] = tuple(view.get_shape()), view.get_dtype()
             except (SafetensorError, OSError) as error:
                 raise CheckpointError(f"{path}: not a whole safetensors file: {error}") from None
 
     def read(self, name: str, index: Index) -> np.ndarray:
-        """A slice of one tensor, in its stored dtype; only these bytes are read."""
+        """A slice of one tensor, in its stored dtype; only these bytes are read.
+
+        The file is opened for each: what stays mapped counts as this process's memory, in the end the whole model.
+        """
         try:
-            return self._files[name].get_slice(name)[index]
+            with safe_open(self._files[name], framework="numpy") as file:
+                return file.get_slice(name)[index]
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{self.directory}: tensor {name} cannot be read: {error}") from None
 
@@ -84,7 +90,11 @@ def weight_files(directory: Path) -> list[Path]:
 
 
 def write_tensors(
-    directory: Path, tensors: Iterable[tuple[str, Callable[[], np.ndarray]]], sizes: dict[str, int], limit: int
+    directory: Path,
+    tensors: Iterable[tuple[str, Callable[[], np.ndarray]]],
+    shapes: dict[str, tuple[int, ...]],
+    dtype: np.dtype[Any],
+    limit: int,
 ) -> None:
     """Writes tensors to one file, or to several of at most `limit` bytes (one tensor may exceed it) and an index.
 
@@ -92,10 +102,12 @@ def write_tensors(
 
     Args:
         directory: exists already.
-        tensors: (name, its array) in the order of `sizes`; one file's worth is held at a time.
-        sizes: bytes of every tensor.
+        tensors: (name, its array) in the order of `shapes`; one is held at a time.
+        shapes: of every tensor.
+        dtype: of every tensor.
         limit: bytes per file.
     """
+    sizes = {name: math.prod(shape) * dtype.itemsize for name, shape in shapes.items()}
     shards: list[list[str]] = [[]]
     filled = 0
     for name, size in sizes.items():
@@ -109,17 +121,34 @@ def write_tensors(
     for number, names in enumerate(shards, 1):
         file = SINGLE if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         mine = number % processes.count() == processes.index()
-        held: dict[str, np.ndarray] = {}
-        for name in names:
-            found, fetch = next(stream)
-            assert found == name
-            if mine:
-                held[name] = fetch()
-        if mine:
-            save_file(held, directory / file, metadata={"format": "pt"})
+        with open(directory / file, "wb") if mine else contextlib.nullcontext() as output:
+            if output:
+                output.write(_header({name: shapes[name] for name in names}, sizes, dtype))
+            for name in names:
+                found, fetch = next(stream)
+                assert found == name
+                if output:
+                    array = fetch()
+                    assert (array.shape, array.dtype) == (shapes[name], dtype)
+                    output.write(array.reshape(-1).view(np.uint8))
         weight_map |= dict.fromkeys(names, file)
     if len(shards) > 1:
         write_json(directory / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map})
+
+
+def _header(shapes: dict[str, tuple[int, ...]], sizes: dict[str, int], dtype: np.dtype[Any]) -> bytes:
+    """The start of a safetensors file: length of a JSON object, and that object, filled up with blanks to 8 bytes.
+
+    Written here since the library's writer wants all tensors of a file in memory, twice.
+    """
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, shape in shapes.items():
+        start, end = end, end + sizes[name]
+        entries[name] = {"dtype": DTYPES[dtype.name], "shape": list(shape), "data_offsets": [start, end]}
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header
 
 
 def read_object(path: Path) -> dict[str, Any]:
