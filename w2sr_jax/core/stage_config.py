@@ -289,7 +289,7 @@ class EvaluateConfig:
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class ReportConfig:
-    """`w2sr report`: one of arms (an experiment), reports (seeds of it), rows (published numbers), sections is set.
+    """`w2sr report`: one of arms (an experiment), reports (seeds), rows (published), sections, traces is set.
 
     A route is a list of stage workdirs whose ledger lines are summed: what it costs to get that arm's model.
     """
@@ -309,14 +309,33 @@ class ReportConfig:
     row_problems: dict[str, int] = opt(dict, "benchmark -> how many problems it has")
     student_row: tuple[float, ...] = opt((), "Pass@1 in % of your student, beside rows and in their order")
     sections: dict[str, str] = opt(dict, "title -> report workdir; put together on one page", later=True)
+    teachers: dict[str, str] = opt(
+        dict, "arm -> model that taught it (for the base: itself); its size is shown", later=True
+    )
+    published: str = opt("", "published scores of the same models, shown for comparison", later=True)
+    traces: tuple[str, ...] = opt(
+        (), "trace lab alone: files or workdirs of distill, filter, transform, each PATH or NAME=PATH", later=True
+    )
+    students: tuple[str, ...] = opt((), "evaluate workdirs of their students, in the same order", later=True)
+    trace_sets: dict[str, str] = opt(dict, "arm, or any name -> the same, beside arms", later=True)
+    problems: str = opt("", "of the traces: their levels, and the prompts for score_model", later=True)
+    score_model: str = opt("", "a student, whose perplexity of each trace is wanted", later=True)
+    score_template: str = opt("qwen-boxed", "its prompt", later=True)
+    score_max_length: int = opt(4096, "longest trace that it reads, in tokens", minimum=8, later=True)
+    score_batch: int = opt(8, "traces read together", minimum=1, later=True)
+    score_dtype: str = opt("bfloat16", "", choices=("bfloat16", "float32"), later=True)
     row_notes: tuple[str, ...] = opt((), "where rows come from and how they were made, shown in the report")
     allow_mixed_decoding: bool = opt(False, "compare results made under different decoding protocols")
     bootstrap: int = opt(10_000, "resamples of the intervals", minimum=100)
     seed: int = opt(0, "of the experiment; also of the bootstrap", minimum=0)
 
     def check(self) -> None:
-        if sum(map(bool, (self.arms, self.reports, self.rows, self.sections))) != 1:
-            raise UsageError("config.arms, config.reports, config.rows, config.sections: set one of the four")
+        if sum(map(bool, (self.arms, self.reports, self.rows, self.sections, self.traces))) != 1:
+            raise UsageError("config.arms, .reports, .rows, .sections, .traces: set one of the five")
+        if self.students and len(self.students) != len(self.traces):
+            raise UsageError(f"config.students: {len(self.students)} for {len(self.traces)} of config.traces")
+        if self.score_model and not self.problems:
+            raise UsageError("config.problems: config.score_model needs the problems that the traces answer")
         rows = {f"rows.{arm}": row for arm, row in self.rows.items()}
         if self.student_row:
             rows["student_row"] = self.student_row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,7 @@ def read_traces(path: str) -> list[Trace]:
     """
     traces: list[Trace] = []
     lines: dict[tuple[str, str, int], int] = {}
-    for number, row in iter_rows(path):
-        trace = _kind(row).from_json(row, f"{path}: line {number}")
+    for number, trace in iter_traces(path):
         key = (trace.teacher, trace.problem_id, trace.sample)
         if key in lines:
             raise RecordError(
@@ -38,6 +38,12 @@ def read_traces(path: str) -> list[Trace]:
     if not traces:
         raise RecordError(f"{path}: holds no traces")
     return traces
+
+
+def iter_traces(path: str | Path) -> Iterator[tuple[int, Trace]]:
+    """(line number, trace) of raw, graded or edited traces, one at a time."""
+    for number, row in iter_rows(path):
+        yield number, _kind(row).from_json(row, f"{path}: line {number}")
 
 
 def _kind(row: Any) -> type[Trace]:

@@ -115,6 +115,22 @@ def rgr_draws(student: np.ndarray, base: np.ndarray, ceiling: np.ndarray) -> np.
     return ratio
 
 
+def spearman(one: Sequence[float], other: Sequence[float], confidence: float = 0.95) -> tuple[float, Interval]:
+    """Rank correlation and its interval by Fisher's z with the variance of Bonett and Wright (2000), at least 4 pairs.
+
+    A perfect order has no such interval; it gets that of the next best one (two neighbours exchanged), up to the end.
+    """
+    from scipy.stats import rankdata  # jax depends on scipy
+
+    count = len(one)
+    rho = float(np.corrcoef(rankdata(one), rankdata(other))[0, 1])
+    most = 1 - 12 / (count * (count * count - 1))
+    inner = max(-most, min(most, rho))
+    z = stdlib.NormalDist().inv_cdf(0.5 + confidence / 2) * math.sqrt((1 + inner * inner / 2) / (count - 3))
+    low, high = math.tanh(math.atanh(inner) - z), math.tanh(math.atanh(inner) + z)
+    return rho, (-1.0 if rho <= -most else low, 1.0 if rho >= most else high)
+
+
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     """Student's t interval of the mean of a few independent values (seeds), at least two."""
     half = _t(len(values) - 1, confidence) * stdlib.stdev(values) / math.sqrt(len(values))

@@ -248,6 +248,12 @@ class MicroExperiment(ExperimentConfig):
             baselines=("forced",),
             routes={arm: tuple(f"{at}/{name}" for name in names) for arm, names in routes.items()},
             teacher_route=(f"{at}/teacher",),
+            teachers={
+                arm: f"{at}/{'strong' if arm in ('base', 'non_reasoner_taught') else 'teacher'}/export"
+                for arm in ("base", "w2sr", "w2sr_p", "w2sr_n", "non_reasoner_taught")
+            },
+            trace_sets={arm: f"{at}/{path}" for arm, path in TRAINED.items()},
+            problems=f"{at}/problems/train.jsonl",
             claims=CLAIMS,
             bootstrap=self.bootstrap,
             seed=seed,

@@ -7,10 +7,13 @@ from typing import Any
 
 from w2sr_jax.core.records import RecordError, read_json
 from w2sr_jax.core.stage_config import ReportConfig
-from w2sr_jax.reporting import html, plots, tables
+from w2sr_jax.reporting import page, plots, tables
+from w2sr_jax.reporting.figures import drawn
+from w2sr_jax.reporting.html import Section, Table, Text
 
 Report = dict[str, Any]
 VERDICTS = (True, False, "not shown")
+HOW = "A claim holds or fails when the 95 % interval of the difference leaves 0 out; else it is not shown."
 
 
 def load(config: ReportConfig) -> Report:
@@ -42,15 +45,37 @@ def verdicts_table(book: Report) -> tables.Table:
 
 def text(book: Report) -> str:
     """report.md, which is also what a run prints."""
-    how = "A claim holds or fails when the 95 % interval of the difference leaves 0 out; else it is not shown."
-    parts = [f"# {book['title']}", f"commit {(book['commit'] or 'unknown')[:10]}", how]
+    parts = [f"# {book['title']}", f"commit {(book['commit'] or 'unknown')[:10]}", HOW]
     parts.append(tables.markdown_table(verdicts_table(book)))
     parts += [f"#{tables.summary_text(section)}" for section in book["sections"]]
     return "\n\n".join(parts) + "\n"
 
 
-def page(book: Report) -> str:
-    """report.html."""
-    figures = [plots.all_plots(section, {}) for section in book["sections"]]
-    colours = [{arm: plots.colour(section, arm) for arm in section["arms"]} for section in book["sections"]]
-    return html.render_book(book, verdicts_table(book), figures, colours)
+def sections(book: Report) -> list[Section]:
+    """The sections of its page."""
+    spoken = []
+    for section in book["sections"]:
+        if section["claims"]:
+            colon = "" if section["title"].endswith("?") else ":"
+            spoken.append(Text(f"{section['title']}{colon} {page.in_words(section)}"))
+    answers = Section("Answers", [Table(verdicts_table(book), "answers"), *spoken], HOW)
+    reports = [page.in_book(section, f"q{i}") for i, section in enumerate(book["sections"], 1)]
+    return [answers, *teacher_sizes(book), *_beside_paper(book), *reports]
+
+
+def teacher_sizes(book: Report) -> list[Section]:
+    """One figure of the W2SR students of all sections, where their teachers are of several sizes."""
+    points = []
+    for section in book["sections"]:
+        teacher = section.get("teachers", {}).get("w2sr", {})
+        if teacher.get("parameters"):
+            row = section["arms"]["w2sr"][tables.headline(section)]
+            points.append((teacher["parameters"], row, section["title"], "student"))
+    with drawn():
+        figure = plots.teacher_sizes(points, tables.headline(book["sections"][0]), "teachers")
+    return [] if figure is None else [Section("Teacher size", [figure], "The W2SR student of each section.")]
+
+
+def _beside_paper(book: Report) -> list[Section]:
+    found = (section for report in book["sections"] for section in page.beside_paper(report))
+    return [section for section in [next(found, None)] if section is not None]

@@ -84,6 +84,11 @@ class Comparison:
         interval = percentile_interval(self.draws[higher, benchmark] - self.draws[lower, benchmark])
         return self.means[higher, benchmark] - self.means[lower, benchmark], interval
 
+    def gain(self, arm: str) -> dict[str, Any]:
+        """Pass@1 above the base's, on the average over benchmarks."""
+        value, interval = self.difference(arm, self.config.base)
+        return {"value": value, "interval": list(interval)}
+
     def claim(self, higher: str, lower: str) -> dict[str, Any]:
         """Whether `higher` scores above `lower` on the average over benchmarks."""
         difference, interval = self.difference(higher, lower)
@@ -131,6 +136,7 @@ def compare(config: ReportConfig, arms: Arms) -> dict[str, Any]:
         "arms": {arm: comparison.arm(arm) for arm in arms},
         "rgr": {arm: comparison.rgr(arm) for arm in students},
         "baselines": {arm: _baseline(comparison, arm) for arm in config.baselines},
+        "gains": {arm: comparison.gain(arm) for arm in students},
         "claims": {sentence: comparison.claim(*pair) for sentence, pair in config.claims.items()},
         "hygiene": {arm: comparison.hygiene(arm) for arm in arms},
         "scoring": {arm: comparison.scoring(arm) for arm in arms},

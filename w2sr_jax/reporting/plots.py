@@ -1,235 +1,232 @@
-"""The report's figures, as SVG text to stand inside a page: no file, no script, no font beside it."""
+"""The report's figures: every arm, what traces teach, RGR, accuracy against teacher size and cost, training curves."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from w2sr_jax.reporting.routes import Curve
-from w2sr_jax.reporting.tables import headline
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from w2sr_jax.reporting.figures import (
+    DASHES,
+    LIGHT,
+    SERIES,
+    SHAPES,
+    Bar,
+    Drawing,
+    bars_height,
+    drawn,
+    log_axis,
+    short,
+)
+from w2sr_jax.reporting.html import Figure
+from w2sr_jax.reporting.tables import benchmarks, headline, is_summary, quantity
 
 Report = dict[str, Any]
-
-INK, MUTED, GRID = "#1c2733", "#66727f", "#e3e7eb"
-BASE, FREE, STUDENT, OTHER, CEILING = "#8b98a5", "#c9a227", "#2a6f97", "#a5c4d4", "#c8553d"
-LINES = ("#2a6f97", "#5b8e7d", "#c9a227", "#7d5ba6", "#8b98a5", "#1c2733", "#d98e73")
-HALO = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # keeps text readable over lines
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: selectable, and a tenth of the size
-    "text.parse_math": False,  # arm names are not ours: a dollar sign is a dollar sign
-    "font.size": 10,
-    "text.color": INK,
-    "axes.labelcolor": MUTED,
-    "axes.edgecolor": GRID,
-    "xtick.color": MUTED,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-}
+VARIANTS = {"w2sr": "all traces", "w2sr_p": "correct traces", "w2sr_n": "incorrect traces"}
+MOST_CURVES = 8  # lines that can still be told apart
 
 
 def colour(report: Report, arm: str) -> str:
     """Base, free baseline, ceiling, student (has a route of its own), any other model (a teacher)."""
     if arm == report["base"]:
-        return BASE
+        return "base"
     if arm == report["ceiling"]:
-        return CEILING
+        return "ceiling"
     if arm in report["baselines"]:
-        return FREE
+        return "free"
     routes = report["ledger"]["routes"]
-    return STUDENT if not routes or arm in routes else OTHER
+    return "student" if arm in report["rgr"] and (not routes or arm in routes) else "other"
 
 
-def arms_plot(report: Report, benchmark: str, width: float = 9.2) -> Figure:
+def percent(value: float) -> str:
+    return f"{value:.1f}"
+
+
+def spread(report: Report) -> str:
+    return "95 % interval over seeds" if is_summary(report) else "95 % interval"
+
+
+def arms_figure(report: Report, benchmark: str, name: str) -> Figure:
     """Pass@1 of every arm with its interval, and dashed lines at the base, the ceiling and the free baselines."""
     rows = {arm: row[benchmark] for arm, row in report["arms"].items()}
-    figure, axes = _bars(len(rows), width)
-    for y, (arm, row) in enumerate(rows.items()):
-        value, (low, high) = 100 * row["pass_at_1"], (100 * end for end in row["interval"])
-        axes.barh(y, value, height=0.62, color=colour(report, arm))
-        _whisker(axes, y, low, high)
-        axes.text(max(value, high) + 1.2, y, f"{value:.1f}", va="center", fontweight="bold", fontsize=9.5, bbox=HALO)
+    drawing = Drawing(bars_height(len(rows)))
+    drawing.bars([_bar(report, arm, arm, row) for arm, row in rows.items()], f"{benchmark}: Pass@1, %", percent)
     for arm in [a for a in (report["base"], *report["baselines"], report["ceiling"]) if a is not None]:
-        axes.axvline(100 * rows[arm]["pass_at_1"], color=colour(report, arm), ls=(0, (4, 3)), lw=1.1, zorder=0.5)
-    top = max(100 * max(row["interval"][1], row["pass_at_1"]) for row in rows.values())
-    axes.set_xlim(0, max(5.0, 1.1 * top + 3))
-    axes.set_xlabel(f"{benchmark}: Pass@1, %, with 95 % interval")
-    _name_bars(axes, list(rows))
-    return figure
+        value = 100 * rows[arm]["pass_at_1"]
+        drawing.axes.axvline(value, color=LIGHT[colour(report, arm)], ls=(0, (4, 3)), lw=1.1, zorder=0.5)
+    title = f"Every model on {benchmark}."
+    about = (
+        f"Greedy or sampled Pass@1 as evaluated; whiskers are the {spread(report)}. Dashed lines: base, "
+        f"{'free baseline, ' if report['baselines'] else ''}ceiling."
+    )
+    return Figure(drawing.svg(name, title, about), title, about)
 
 
-def rgr_plot(report: Report, benchmark: str) -> Figure | None:
+def variants_figure(report: Report, benchmark: str, name: str) -> Figure | None:
+    """Students of all, of correct and of incorrect traces, between the base and the ceiling."""
+    found = [arm for arm in VARIANTS if arm in report["arms"]]
+    if len(found) < 2:
+        return None
+    ends = [arm for arm in (report["base"], "teacher", *found, report["ceiling"]) if arm in report["arms"]]
+    drawing = Drawing(bars_height(len(ends)))
+    names = VARIANTS | {report["base"]: "untouched", "teacher": "the teacher itself", report["ceiling"]: "after GRPO"}
+    rows = {arm: report["arms"][arm][benchmark] for arm in ends}
+    drawing.bars([_bar(report, arm, names[arm], row) for arm, row in rows.items()], f"{benchmark}: Pass@1, %", percent)
+    title = "The student by what it learned from."
+    about = f"W2SR learns from all traces, W2SR-P from correct ones, W2SR-N from incorrect ones; {spread(report)}."
+    return Figure(drawing.svg(name, title, about), title, about)
+
+
+def rgr_figure(report: Report, benchmark: str, name: str) -> Figure | None:
     """RGR bars of the students and the free baselines; None where RGR is undefined."""
     cells = {arm: rows[benchmark]["rgr"] for arm, rows in report["baselines"].items()}
-    cells |= {arm: rows[benchmark] for arm, rows in report["rgr"].items() if colour(report, arm) != OTHER}
+    cells |= {arm: rows[benchmark] for arm, rows in report["rgr"].items() if colour(report, arm) != "other"}
     cells = {arm: cell for arm, cell in cells.items() if "value" in cell}
     if not cells:
         return None
-    figure, axes = _bars(len(cells))
-    ends = [0.0, 1.0]
-    for y, (arm, cell) in enumerate(cells.items()):
-        axes.barh(y, cell["value"], height=0.62, color=colour(report, arm))
-        _whisker(axes, y, *cell["interval"])
-        ends += [cell["value"], *cell["interval"]]
-        axes.text(max(0.0, cell["value"], cell["interval"][1]) + 0.02, y, f"{cell['value']:.2f}", va="center",
-                  fontweight="bold", fontsize=9.5, bbox=HALO)  # fmt: skip
-    axes.axvline(0, color=BASE, lw=1.2)
-    axes.axvline(1, color=CEILING, ls=(0, (4, 3)), lw=1.2)
     # An interval of a small gap can be wide; the bars must stay readable.
-    axes.set_xlim(max(-1.5, min(ends) - 0.08), min(2.5, max(ends) + 0.15))
-    axes.set_xlabel(f"{benchmark}: reasoning gap recovered (0 = base, 1 = GRPO ceiling), with 95 % interval")
-    _name_bars(axes, list(cells))
-    return figure
+    rows = [
+        Bar(arm, cell["value"], max(-2.0, cell["interval"][0]), min(3.0, cell["interval"][1]), colour(report, arm))
+        for arm, cell in cells.items()
+    ]
+    drawing = Drawing(bars_height(len(rows)))
+    drawing.bars(rows, f"{benchmark}: RGR", lambda value: f"{value:.2f}")
+    drawing.axes.axvline(0, color=LIGHT["base"], lw=1.2)
+    drawing.axes.axvline(1, color=LIGHT["ceiling"], ls=(0, (4, 3)), lw=1.2)
+    low, high = drawing.axes.get_xlim()
+    drawing.axes.set_xlim(low, max(high, 1.08))
+    title = "Reasoning gap recovered."
+    about = f"0 is the base, 1 (dashed) the GRPO ceiling; {spread(report)}."
+    return Figure(drawing.svg(name, title, about), title, about)
 
 
-def cost_plot(report: Report, benchmark: str) -> Figure | None:
-    """Pass@1 against the device-seconds of each route; a thin line leads to the cost with the teacher charged."""
+def teachers_figure(report: Report, benchmark: str, name: str) -> Figure | None:
+    """Pass@1 of students against the size of their teacher; None where fewer than two sizes are known."""
+    points = [
+        (report["teachers"][arm]["parameters"], report["arms"][arm][benchmark], arm)
+        for arm in report.get("teachers", {})
+        if arm in report["rgr"] and report["teachers"][arm]["parameters"]
+    ]
+    return teacher_sizes([(size, row, arm, colour(report, arm)) for size, row, arm in points], benchmark, name)
+
+
+def teacher_sizes(points: list[tuple[float, dict[str, Any], str, str]], benchmark: str, name: str) -> Figure | None:
+    """The same for any points (parameters, row, name, colour)."""
+    sizes = {size for size, *_ in points}
+    if len(sizes) < 2:
+        return None
+    drawing = Drawing(280)
+    axes = drawing.axes
+    beside: dict[float, int] = {}
+    for number, (size, row, arm, tint) in enumerate(points):
+        value, (low, high) = 100 * row["pass_at_1"], (100 * end for end in row["interval"])
+        # Points of one teacher stand side by side, not on each other.
+        count = sum(other == size for other, *_ in points)
+        x = size * (max(sizes) / min(sizes)) ** (0.04 * (beside.get(size, 0) - (count - 1) / 2))
+        beside[size] = beside.get(size, 0) + 1
+        axes.plot([x, x], [low, high], color=LIGHT[tint], lw=1.5)
+        (line,) = axes.plot(x, value, SHAPES[number % len(SHAPES)], ms=8, color=LIGHT[SERIES[number % len(SERIES)]],
+                            mec=LIGHT["card"], label=short(arm), ls="")  # fmt: skip
+        drawing.mark(line, f"{arm}: teacher of {quantity(size)} parameters, {value:.1f} [{low:.1f}, {high:.1f}]")
+    axes.set_xscale("log")
+    ratio = max(sizes) / min(sizes)
+    axes.set_xlim(min(sizes) / ratio**0.25, max(sizes) * ratio**0.25)
+    log_axis(axes.xaxis, *axes.get_xlim())
+    axes.set_xlabel("parameters of the teacher")
+    axes.set_ylabel("student's Pass@1, %")
+    drawing.legend()
+    title = f"Accuracy on {benchmark} against the size of the teacher."
+    about = "One point a student, logarithmic in the teacher's parameters; points of one teacher stand side by side."
+    return Figure(drawing.svg(name, title, about), title, about)
+
+
+def cost_figure(report: Report, benchmark: str, name: str) -> Figure | None:
+    """Pass@1 against the device-seconds of each route; hollow points have the making of the teacher charged."""
     routes = {a: r for a, r in report["ledger"]["routes"].items() if r["total"]["device_seconds"] > 0}
     if not routes:
         return None
-    figure, axes = _figure(3.6)
-    teacher = report["ledger"]["teacher"]
-    for arm, route in routes.items():
+    drawing = Drawing(280)
+    axes, teacher = drawing.axes, report["ledger"]["teacher"]
+    for number, (arm, route) in enumerate(routes.items()):
         row, spent = report["arms"][arm][benchmark], route["total"]["device_seconds"]
-        value, tint = 100 * row["pass_at_1"], colour(report, arm)
-        axes.plot([spent, spent], [100 * end for end in row["interval"]], color=tint, lw=1.4, alpha=0.55)
+        value, (low, high) = 100 * row["pass_at_1"], (100 * end for end in row["interval"])
+        tint = LIGHT["ceiling" if arm == report["ceiling"] else SERIES[number % 4]]
+        shape = SHAPES[number % len(SHAPES)]
+        axes.plot([spent, spent], [low, high], color=tint, lw=1.5, alpha=0.6)
         if teacher and arm != report["ceiling"]:
             charged = spent + teacher["total"]["device_seconds"]
             axes.plot([spent, charged], [value, value], color=tint, lw=1.1, ls=":")
-            axes.plot(charged, value, "o", ms=5, color="white", mec=tint, mew=1.2)
-        axes.plot(spent, value, "o", ms=8, color=tint, mec="white", mew=1.2)
-    _label_points(axes, [
-        (routes[arm]["total"]["device_seconds"], 100 * report["arms"][arm][benchmark]["pass_at_1"], arm)
-        for arm in routes
-    ])  # fmt: skip
+            axes.plot(charged, value, shape, ms=6, color=LIGHT["card"], mec=tint, mew=1.4)
+        (point,) = axes.plot(spent, value, shape, ms=9, color=tint, mec=LIGHT["card"], label=short(arm), ls="")
+        drawing.mark(point, f"{arm}: {spent:,.0f} device-seconds, {value:.1f} [{low:.1f}, {high:.1f}]")
     for arm in (report["base"], *report["baselines"]):
-        value = 100 * report["arms"][arm][benchmark]["pass_at_1"]
-        axes.axhline(value, color=colour(report, arm), ls=(0, (4, 3)), lw=1.1, zorder=0.5)
-        axes.annotate(arm, (1.0, value), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
-                      va="center", fontsize=8.5, color=MUTED)  # fmt: skip
+        axes.axhline(100 * report["arms"][arm][benchmark]["pass_at_1"], color=LIGHT[colour(report, arm)],
+                     ls=(0, (4, 3)), lw=1.1, zorder=0.5)  # fmt: skip
     axes.set_xscale("log")
     low, high = axes.get_xlim()
-    low, high = low / (high / low) ** 0.35 / 1.2, high * 1.3  # room for the names, which stand left of the points
-    axes.set_xlim(low, high)
-    axes.xaxis.set_major_formatter(_plain_number)
-    axes.xaxis.set_minor_formatter(_plain_number if high / low < 100 else "")
-    charged = "; dotted: with the making of the teacher" if teacher else ""
-    axes.set_xlabel(f"device-seconds of the route{charged}")
-    axes.set_ylabel(f"{benchmark}: Pass@1, %")
-    return figure
+    axes.set_xlim(low / 1.2, high * 1.2)
+    log_axis(axes.xaxis, *axes.get_xlim())
+    axes.set_xlabel("device-seconds of the route")
+    axes.set_ylabel("Pass@1, %")
+    drawing.legend()
+    charged = " Hollow points, dotted: with the making of the teacher." if teacher else ""
+    title = f"Accuracy on {benchmark} against training cost."
+    about = (
+        f"Logarithmic; whiskers are the {spread(report)}; dashed: {', '.join((report['base'], *report['baselines']))}."
+    )
+    return Figure(drawing.svg(name, title, about + charged), title, about + charged)
 
 
-def curves_plot(report: Report, title: str, curves: dict[str, Curve]) -> Figure:
-    """One metric over the training steps, a line per arm; the ceiling has its colour of the other plots."""
-    figure, axes = _figure(2.7, width=4.6)
-    for number, (arm, points) in enumerate(curves.items()):
-        tint = CEILING if arm == report["ceiling"] else LINES[number % len(LINES)]
+def curves_figures(report: Report, name: str) -> list[Figure]:
+    """Each metric over the training steps, a line per arm."""
+    return [
+        _curves(report, title, curve["unit"], curve["arms"], f"{name}{i}")
+        for i, (title, curve) in enumerate(report.get("curves", {}).items())
+        if curve["arms"]
+    ]
+
+
+def _curves(report: Report, title: str, unit: str, arms: dict[str, list[list[float]]], name: str) -> Figure:
+    shown = dict(list(arms.items())[:MOST_CURVES])
+    drawing = Drawing(240)
+    for number, (arm, points) in enumerate(shown.items()):
+        tint = "ceiling" if arm == report["ceiling"] else SERIES[number % 4]
+        dash = DASHES[number // 4 if arm != report["ceiling"] else 0]
         steps, values = zip(*points, strict=True)
         marker = "o" if len(points) < 25 else None
-        axes.plot(steps, values, color=tint, lw=1.6, marker=marker, ms=3, label=_plain_label(arm))
-    axes.set_xlabel("step")
-    axes.set_title(title, loc="left", fontsize=10.5, color=INK)
-    if len(curves) > 1:
-        axes.legend(fontsize=8, labelcolor=MUTED)
-    return figure
+        (line,) = drawing.axes.plot(
+            steps, values, color=LIGHT[tint], lw=1.7, ls=dash, marker=marker, ms=3.5, label=short(arm)
+        )
+        drawing.mark(line, arm)
+    drawing.axes.set_xlabel("training step")
+    drawing.axes.set_ylabel(unit)
+    drawing.legend()
+    more = f" The first {len(shown)} of {len(arms)} models." if len(arms) > len(shown) else ""
+    over = " Means over seeds." if is_summary(report) else ""
+    about = f"{unit.capitalize()} at each step of training.{over}{more}"
+    return Figure(drawing.svg(name, f"{title}.", about), f"{title}.", about)
 
 
-def svg(figure: Figure, name: str) -> str:
-    """The figure as an <svg> element, with ids of its own so that several can share a page.
-
-    Args:
-        name: letters and digits; the prefix of every id.
-    """
-    import matplotlib as mpl
-
-    text = io.StringIO()
-    with mpl.rc_context(STYLE | {"svg.hashsalt": name}):
-        figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
-    markup = text.getvalue()
-    markup = markup[markup.index("<svg") :]
-    markup = re.sub(r"<metadata>.*?</metadata>", "", markup, flags=re.DOTALL)
-    markup = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', markup)
-    markup = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', markup)
-    return re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", markup)
+def _bar(report: Report, arm: str, name: str, row: dict[str, Any]) -> Bar:
+    low, high = row["interval"]
+    return Bar(name, 100 * row["pass_at_1"], 100 * low, 100 * high, colour(report, arm))
 
 
-def all_plots(report: Report, curves: dict[str, dict[str, Curve]]) -> dict[str, list[str]]:
-    """{section: SVG texts}: "arms", "rgr", "cost" and "curves"; a section without data is an empty list.
+def all_figures(report: Report, prefix: str = "f") -> dict[str, list[Figure]]:
+    """{section: figures}: arms, others (benchmarks), variants, rgr, teachers, cost, curves; without data it is empty.
 
     Args:
-        curves: {title: {arm: points}}.
+        prefix: of all ids; letters, digits and hyphens.
     """
-    import matplotlib as mpl
-
     name = headline(report)
-    with mpl.rc_context(STYLE):
-        arms = [arms_plot(report, name)]
-        others = [b for b in report["arms"][report["base"]] if b not in (name, "average")]
-        arms += [arms_plot(report, benchmark, width=5.2) for benchmark in others]
-        figures: dict[str, Sequence[Figure | None]] = {
-            "arms": arms,
-            "rgr": [rgr_plot(report, name)],
-            "cost": [cost_plot(report, name)],
-            "curves": [curves_plot(report, title, by_arm) for title, by_arm in curves.items()],
+    with drawn():
+        one: dict[str, Figure | None] = {
+            "arms": arms_figure(report, name, f"{prefix}-arms"),
+            "variants": variants_figure(report, name, f"{prefix}-variants"),
+            "rgr": rgr_figure(report, name, f"{prefix}-rgr"),
+            "teachers": teachers_figure(report, name, f"{prefix}-teachers"),
+            "cost": cost_figure(report, name, f"{prefix}-cost"),
         }
-    return {
-        section: [svg(figure, f"{section}{i}") for i, figure in enumerate(found) if figure is not None]
-        for section, found in figures.items()
-    }
-
-
-def _figure(height: float, width: float = 9.2) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure  # pyplot would keep every figure alive and ask for a display
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot()
-
-
-def _bars(count: int, width: float = 9.2) -> tuple[Figure, Axes]:
-    return _figure(0.75 + 0.36 * count, width)
-
-
-def _name_bars(axes: Axes, names: list[str]) -> None:
-    axes.set_yticks(range(len(names)), [name if len(name) <= 40 else f"{name[:39]}…" for name in names])
-    axes.set_ylim(len(names) - 0.45, -0.55)
-    axes.grid(visible=False, axis="y")
-    axes.tick_params(length=0)
-    axes.spines["left"].set_visible(False)
-
-
-def _whisker(axes: Axes, y: float, low: float, high: float) -> None:
-    axes.plot([low, high], [y, y], color=INK, lw=1.3, alpha=0.75, solid_capstyle="butt")
-    for end in (low, high):
-        axes.plot([end, end], [y - 0.12, y + 0.12], color=INK, lw=1.3, alpha=0.75)
-
-
-def _label_points(axes: Axes, points: list[tuple[float, float, str]]) -> None:
-    """Names left of the points of a logarithmic x axis, pushed up where they would overlap."""
-    low, high = axes.get_ylim()
-    gap, placed = 0.055 * (high - low), list[tuple[float, float]]()
-    for x, y, name in sorted(points, key=lambda p: p[1]):
-        at = max([y, *(other + gap for near, other in placed if 0.4 < near / x < 2.5)])
-        axes.annotate(name, (x, at), (-9, 0), textcoords="offset points", ha="right", va="center", fontsize=9,
-                      bbox=HALO)  # fmt: skip
-        placed.append((x, at))
-
-
-def _plain_number(value: float, _: float) -> str:
-    """Ticks of a logarithmic axis without mathematical markup: only 1, 2 and 5 times a power of ten."""
-    return f"{value:,.6g}" if f"{value:e}"[0] in "125" else ""
-
-
-def _plain_label(name: str) -> str:
-    """A legend drops labels that begin with an underscore."""
-    return name if not name.startswith("_") else f" {name}"
+        found = {section: [] if figure is None else [figure] for section, figure in one.items()}
+        others = [b for b in benchmarks(report) if b not in (name, "average")]
+        found["others"] = [arms_figure(report, b, f"{prefix}-other{i}") for i, b in enumerate(others)]
+        found["curves"] = curves_figures(report, f"{prefix}-curve")
+    return found

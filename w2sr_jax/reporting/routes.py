@@ -31,11 +31,17 @@ DEFINITIONS = {
 
 Curve = list[tuple[float, float]]
 
-# stage -> title of a curve -> how the metric's name may end
-CURVES: dict[str, dict[str, tuple[str, ...]]] = {
-    "sft": {"SFT loss": ("loss",)},
-    "grpo": {"GRPO reward": ("reward", "reward_mean"), "validation Pass@1": ("pass_at_1",)},
+# stage -> title of a curve -> its unit, and how the metric's name may end
+CURVES: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
+    "sft": {"SFT loss": ("nats per token", ("loss",))},
+    "grpo": {
+        "GRPO reward": ("mean reward of the rollouts", ("reward", "reward_mean")),
+        "GRPO response length": ("tokens per response", ("response_tokens",)),
+        "validation Pass@1": ("share of problems solved", ("pass_at_1",)),
+    },
 }
+UNITS = {title: unit for curves in CURVES.values() for title, (unit, _) in curves.items()}
+MOST_POINTS = 200  # of a curve in report.json and on the page
 
 
 def read_route(workdirs: tuple[str, ...]) -> list[LedgerLine]:
@@ -117,7 +123,7 @@ def share_of_steps(validation: Curve, accuracy: float) -> float | None:
 
 
 def curves(workdirs: tuple[str, ...]) -> dict[str, Curve]:
-    """What a route's training logged: {"SFT loss" | "GRPO reward" | "validation Pass@1": [(step, value)]}."""
+    """What a route's training logged: {title, one of UNITS: [(step, value)]}."""
     found: dict[str, Curve] = {}
     for workdir in dict.fromkeys(workdirs):
         stages = {line.stage for line in read_ledger(workdir)}
@@ -126,10 +132,28 @@ def curves(workdirs: tuple[str, ...]) -> dict[str, Curve]:
                 rows = read_metrics(workdir)
             except RecordError:
                 rows = []  # a curve is decoration: a bad line of it must not cost the report
-            for title, suffixes in CURVES[stage].items():
+            for title, (_, suffixes) in CURVES[stage].items():
                 if points := _points(rows, suffixes):
                     found[title] = points
     return found
+
+
+def all_curves(config: ReportConfig) -> dict[str, dict[str, Any]]:
+    """{title: {"unit": ..., "arms": {arm: [[step, value]]}}} of all routes and the teacher, in order of UNITS."""
+    routes = config.routes | ({"(teacher)": config.teacher_route} if config.teacher_route else {})
+    by_arm = {arm: curves(workdirs) for arm, workdirs in routes.items()}
+    found = {
+        title: {"unit": unit, "arms": {arm: thinned(of[title]) for arm, of in by_arm.items() if title in of}}
+        for title, unit in UNITS.items()
+    }
+    return {title: curve for title, curve in found.items() if curve["arms"]}
+
+
+def thinned(points: Curve) -> list[list[float]]:
+    """Every k-th point, such that at most MOST_POINTS are left, and the last one."""
+    every = -(-len(points) // MOST_POINTS)
+    kept = points[:: max(1, every)]
+    return [list(point) for point in (kept if kept[-1:] == points[-1:] else [*kept, points[-1]])]
 
 
 def _points(rows: list[dict[str, Any]], suffixes: tuple[str, ...]) -> Curve:

@@ -17,6 +17,7 @@ from w2sr_jax.core.errors import UsageError, W2SRError
 from w2sr_jax.core.records import RecordError, read_json
 from w2sr_jax.core.stage_config import ReportConfig
 from w2sr_jax.grading.statistics import fieller_interval, t_interval
+from w2sr_jax.reporting import lab
 from w2sr_jax.reporting.compare import NO_CEILING, verdict
 
 Report = dict[str, Any]
@@ -91,6 +92,10 @@ def summarise(config: ReportConfig, reports: list[Report]) -> Report:
         "hygiene": {arm: _sums([r["hygiene"][arm] for r in reports]) for arm in first["hygiene"]},
         "scoring": {arm: _scoring(reports, arm) for arm in first["arms"]},
         "ledger": _ledger(reports),
+        "curves": _curves(reports),
+        "teachers": first.get("teachers", {}),
+        "published": first.get("published", ""),
+        "trace_lab": lab.pooled(labs) if all(labs := [r.get("trace_lab") for r in reports]) else None,
         "decoding": first["decoding"],
         "mixed": sorted({line for report in reports for line in report["mixed"]}),
     }
@@ -186,6 +191,21 @@ def _ledger(reports: list[Report]) -> dict[str, Any]:
         "ratios": ratios,
         "ratio_ranges": ranges,
     }
+
+
+def _curves(reports: list[Report]) -> dict[str, dict[str, Any]]:
+    """Means over seeds at the steps that every seed has; runs that stopped early end the curve."""
+    found: dict[str, dict[str, Any]] = {}
+    for title, curve in reports[0].get("curves", {}).items():
+        arms = {}
+        for arm in curve["arms"]:
+            of_seeds = [
+                dict(report.get("curves", {}).get(title, {"arms": {}})["arms"].get(arm, [])) for report in reports
+            ]
+            steps = [step for step in of_seeds[0] if all(step in seed for seed in of_seeds)]
+            arms[arm] = [[step, statistics.fmean(seed[step] for seed in of_seeds)] for step in steps]
+        found[title] = {"unit": curve["unit"], "arms": {arm: points for arm, points in arms.items() if points}}
+    return found
 
 
 def _mean_total(totals: list[dict[str, Any]]) -> dict[str, Any]:

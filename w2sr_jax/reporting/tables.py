@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from w2sr_jax.core.stage_config import HYGIENE_FLAGS
+from w2sr_jax.grading.statistics import wilson_interval
 from w2sr_jax.reporting.compare import AVERAGE
 
 Report = dict[str, Any]
 Table = list[list[str]]  # the first row is the head
 SCORING_NOTE = (
     "Pass@1 in % if another rule counted: the second grader, the first or the last box alone, or each response cut "
-    "after its first complete box. Only main is compared above."
+    "after its first complete box; with Wilson's interval (of all seeds' problems together). Only main is "
+    "compared above."
 )
 VERDICTS = {True: "holds", False: "FAILS", "not shown": "not shown"}
 
@@ -42,10 +44,15 @@ def percent(value: float) -> str:
 
 
 def pass_at_1(row: dict[str, Any]) -> str:
-    """ "59.8 [55.5, 64.0]" in per cent; over seeds "59.8 +- 2.1"."""
-    if "sd" in row:
-        return f"{percent(row['pass_at_1'])} ± {percent(row['sd'])}"
-    return f"{percent(row['pass_at_1'])} [{percent(row['interval'][0])}, {percent(row['interval'][1])}]"
+    """ "59.8 [55.5, 64.0]" in per cent; over seeds "59.8 ± 2.1 [54.6, 65.0]"."""
+    spread = f" ± {percent(row['sd'])}" if "sd" in row else ""
+    return f"{percent(row['pass_at_1'])}{spread} [{percent(row['interval'][0])}, {percent(row['interval'][1])}]"
+
+
+def share(count: float, total: int) -> str:
+    """ "3.2 [2.1, 4.9]": a share of so many in per cent, with Wilson's interval."""
+    low, high = wilson_interval(count, total)
+    return f"{percent(count / total)} [{percent(low)}, {percent(high)}]" if total else "-"
 
 
 def rgr(cell: dict[str, Any]) -> str:
@@ -83,14 +90,14 @@ def seconds(value: float) -> str:
 def arms_table(report: Report) -> Table:
     """Arm, Pass@1, RGR, stop rate, device-seconds of its route."""
     name = headline(report)
-    spread = "mean ± sd over seeds" if is_summary(report) else "95 %"
+    spread = "mean ± sd over seeds, 95 %" if is_summary(report) else "95 %"
     routes = report["ledger"]["routes"]
     stops = "stop_rate" in report["arms"][report["base"]][name]  # published rows do not say
     head = ["arm", f"Pass@1 {name}, % ({spread})", "RGR (95 %)"]
-    table = [head + (["stopped, %"] if stops else []) + (["device-s"] if routes else [])]
+    table = [head + (["stopped, % (95 %)"] if stops else []) + (["device-s"] if routes else [])]
     for arm, rows in report["arms"].items():
         line = [arm, pass_at_1(rows[name]), rgr_of(report, arm, name)]
-        line += [percent(rows[name]["stop_rate"])] if stops else []
+        line += [share(rows[name]["stop_rate"] * rows[name]["n"], rows[name]["n"])] if stops else []
         spent = [seconds(routes[arm]["total"]["device_seconds"]) if arm in routes else "-"] if routes else []
         table.append(line + spent)
     return table
@@ -164,10 +171,10 @@ def _amounts(row: dict[str, Any], compiling: float) -> list[str]:
 
 
 def hygiene_table(report: Report) -> Table:
-    """Share of the responses of each arm that raise each flag, in per cent."""
+    """Share of the responses of each arm that raise each flag, in per cent, with its interval."""
     table = [["arm", "responses", *(f"{flag.replace('_', ' ')}, %" for flag in HYGIENE_FLAGS)]]
     for arm, counts in report["hygiene"].items():
-        shares = [percent(counts[flag] / counts["responses"]) for flag in HYGIENE_FLAGS]
+        shares = [share(counts[flag], counts["responses"]) for flag in HYGIENE_FLAGS]
         table.append([arm, str(counts["responses"]), *shares])
     return table
 
@@ -179,7 +186,8 @@ def scoring_table(report: Report) -> Table:
     for arm, rows in report.get("scoring", {}).items():
         for benchmark, row in rows.items():
             split = [str(row["disagreements"][key]) for key in ("main_only", "second_only")]
-            table.append([arm, benchmark, *(percent(row[rule]) for rule in rules), *split])
+            n = report["arms"][arm][benchmark]["n"]
+            table.append([arm, benchmark, *(share(row[rule] * n, n) for rule in rules), *split])
     return table
 
 

@@ -1,29 +1,40 @@
 """Compare the arms of an experiment: Pass@1, RGR, free baselines, claims and costs, as JSON, Markdown and one page.
 
-Four forms. config.arms names the evaluate workdirs of one experiment (one seed); config.reports names the workdirs of
+Five forms. config.arms names the evaluate workdirs of one experiment (one seed); config.reports names the workdirs of
 several such reports, and the summary over seeds is written; config.rows holds published numbers, to which
---config.student_row adds a student's; config.sections puts finished reports on one page. All write report.json,
-report.md and report.html.
+--config.student_row adds a student's; config.sections puts finished reports on one page;
+config.traces is the trace lab alone, which an experiment has for its config.trace_sets. All write report.json,
+report.md, report.html and its tables as CSV and LaTeX.
 """
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from w2sr_jax.core import runtime
-from w2sr_jax.core.config import validate
+from w2sr_jax.core.config import DataConfig, MeshConfig, validate
 from w2sr_jax.core.cost import StageClock, append_ledger
-from w2sr_jax.core.records import write_json, write_text
+from w2sr_jax.core.errors import UsageError
+from w2sr_jax.core.metrics import Progress
+from w2sr_jax.core.records import Trace, write_json, write_text
 from w2sr_jax.core.revision import commit
 from w2sr_jax.core.stage_config import ReportConfig
-from w2sr_jax.reporting import book, html, plots, published, routes, samples, summary, tables
+from w2sr_jax.data.examples import iter_traces, read_traces
+from w2sr_jax.data.tasks import load_problems
+from w2sr_jax.model import hf
+from w2sr_jax.model.decoder import param_specs
+from w2sr_jax.reporting import book, lab, lab_page, page, published, routes, samples, summary, tables
 from w2sr_jax.reporting.compare import AVERAGE, compare
-from w2sr_jax.reporting.load import ceiling_of, check_protocols, load_arms
+from w2sr_jax.reporting.export import write_page
+from w2sr_jax.reporting.load import ceiling_of, check_protocols, load_arms, load_evaluation
+from w2sr_jax.traces import lab as lab_traces
+from w2sr_jax.traces import surprise
 
 CONFIG = ReportConfig
-
-Curves = dict[str, dict[str, routes.Curve]]  # title -> arm -> points
 
 
 def main(config: ReportConfig, workdir: str) -> dict[str, Any]:
@@ -37,19 +48,24 @@ def main(config: ReportConfig, workdir: str) -> dict[str, Any]:
     """
     validate(config)
     with StageClock(workdir, "report", device_kind="cpu") as clock:
-        curves, shown = Curves(), list[samples.Sample]()
+        shown = list[samples.Sample]()
         if config.sections:
             report = write_book(config, Path(workdir))
             append_ledger(workdir, clock.line())
             return report
         if config.reports:
             report = summary.summarise(config, summary.load_reports(config))
+        elif config.traces:
+            report = traces_report(config, clock.tick)
+            append_ledger(workdir, clock.line())
+            write_traces(report, Path(workdir))
+            return report
         elif config.rows:
             report = published.compare_rows(config)
         else:
-            report, curves, shown = experiment(config)
+            report, shown = experiment(config, clock.tick)
         report["commit"] = commit()
-        write(report, curves, shown, Path(workdir))
+        write(report, shown, Path(workdir))
         append_ledger(workdir, clock.line())
     print(tables.summary_text(report))
     return report
@@ -58,15 +74,96 @@ def main(config: ReportConfig, workdir: str) -> dict[str, Any]:
 def write_book(config: ReportConfig, workdir: Path) -> dict[str, Any]:
     """Several reports on one page: report.html, report.md and, last, report.json."""
     whole = book.load(config) | {"commit": commit()}
-    write_text(workdir / "report.html", book.page(whole))
+    write_page(workdir, whole["title"], book.sections(whole), foot=foot(whole))
     write_text(workdir / "report.md", book.text(whole))
     write_json(workdir / "report.json", whole)
     print(book.text(whole))
     return whole
 
 
-def experiment(config: ReportConfig) -> tuple[dict[str, Any], Curves, list[samples.Sample]]:
-    """The report, the training curves and sample responses of one experiment."""
+def traces_report(config: ReportConfig, tick: Callable[[], None]) -> dict[str, Any]:
+    """report.json of the trace lab alone."""
+    sets = named_sets(config.traces)
+    results = {name: load_evaluation(place).result for name, place in zip(sets, config.students) if place}
+    gains = {name: {"value": of["pass_at_1"], "interval": list(of["interval"])} for name, of in results.items()}
+    return {
+        "kind": "traces",
+        "title": config.title,
+        "commit": commit(),
+        "trace_lab": trace_lab(config, sets, gains, "the student's Pass@1, %", tick),
+    }
+
+
+def named_sets(paths: tuple[str, ...]) -> dict[str, str]:
+    """{name: path} of NAME=PATH, or of paths that get the last parts of themselves that tell them apart.
+
+    Raises:
+        UsageError: two have one name.
+    """
+    found: dict[str, str] = {}
+    for text in paths:
+        name, _, path = text.rpartition("=")
+        parts = Path(path).with_suffix("").parts
+        name = name or next((n for i in range(1, len(parts) + 1) if (n := "/".join(parts[-i:])) not in found), path)
+        if name in found:
+            raise UsageError(f"config.traces: two sets are called {name!r}; write NAME=PATH")
+        found[name] = path
+    return found
+
+
+def trace_lab(
+    config: ReportConfig, sets: Mapping[str, str], gains: Mapping[str, lab.Gain], gain_is: str, tick: Callable[[], None]
+) -> dict[str, Any]:
+    """What is found in each set, and how it goes with what the students gained.
+
+    Args:
+        gains: of the students, by set; `gain_is` says of what kind.
+    """
+    levels = {p.id: p.level for p in load_problems(config.problems) if p.level} if config.problems else {}
+    found = {}
+    for name, path in sets.items():
+        file = lab_traces.trace_file(path)
+        with open(file, "rb") as lines:
+            total = sum(1 for _ in lines)
+        with Progress(total, f"trace lab, {name}", "trace") as progress:
+            found[name] = lab_traces.study(_ticking(file, progress, tick), levels, surprisals(config, file, tick), name)
+    return {"sets": found, "gains": dict(gains), "gain_is": gain_is, "go_with": lab.go_with(found, gains)}
+
+
+def _ticking(file: Path, progress: Progress, tick: Callable[[], None]) -> Iterator[Trace]:
+    for number, (_, trace) in enumerate(iter_traces(file), 1):
+        yield trace
+        progress.update(number)
+        tick()
+
+
+def surprisals(config: ReportConfig, file: Path, tick: Callable[[], None]) -> dict[lab_traces.Key, float] | None:
+    """How surprising config.score_model finds the traces of a file; None without one. They are all held in memory."""
+    if not config.score_model:
+        return None
+    data = DataConfig(
+        problems=config.problems,
+        traces=str(file),
+        template=config.score_template,
+        max_length=config.score_max_length,
+        batch_size=config.score_batch,
+    )
+    model = hf.resolve(config.score_model)
+    scores, _ = surprise.score(model, read_traces(str(file)), data, config.score_dtype, 512, MeshConfig(), tick)
+    return {(score.teacher, score.problem_id, score.sample): score.surprisal for score in scores}
+
+
+def write_traces(report: dict[str, Any], workdir: Path) -> None:
+    """The trace lab's report.html, report.md and, last, report.json."""
+    about = f"{len(report['trace_lab']['sets'])} sets of traces"
+    write_page(workdir, report["title"], lab_page.sections(report), about, foot(report))
+    write_text(workdir / "report.md", lab_page.text(report))
+    write_json(workdir / "report.json", report)
+    print(lab_page.text(report))
+
+
+def experiment(config: ReportConfig, tick: Callable[[], None]) -> tuple[dict[str, Any], list[samples.Sample]]:
+    """The report and sample responses of one experiment."""
     arms = load_arms(config)
     mixed = check_protocols(config, arms)
     report: dict[str, Any] = {
@@ -81,25 +178,38 @@ def experiment(config: ReportConfig) -> tuple[dict[str, Any], Curves, list[sampl
     report["ledger"] = routes.ledger(config, scores if len(arms[config.base]) == 1 else None)
     report["decoding"] = {benchmark: found.result["decoding"] for benchmark, found in arms[config.base].items()}
     report["mixed"] = mixed
-    curves = Curves()
-    for arm, workdirs in config.routes.items():
-        for title, points in routes.curves(workdirs).items():
-            curves.setdefault(title, {})[arm] = points
-    return report, curves, samples.pick(arms)
+    report["curves"] = routes.all_curves(config)
+    report["teachers"] = teachers(config)
+    report["published"] = config.published
+    if config.trace_sets:
+        gains = {name: report["gains"][name] for name in config.trace_sets if name in report["gains"]}
+        report["trace_lab"] = trace_lab(config, config.trace_sets, gains, "the student's gain, points", tick)
+    return report, samples.pick(arms)
 
 
-def write(
-    report: dict[str, Any],
-    curves: Curves,
-    shown: list[samples.Sample],
-    workdir: Path,
-) -> None:
+def teachers(config: ReportConfig) -> dict[str, dict[str, Any]]:
+    """{arm: {"model": name, "parameters": how many, None if that is not known}} of config.teachers."""
+    return {arm: {"model": Path(model).name, "parameters": parameters(model)} for arm, model in config.teachers.items()}
+
+
+def parameters(model: str) -> float | None:
+    """Of a model's directory by its config.json, else by the size in its name (`Qwen2.5-Math-7B`)."""
+    if (Path(model) / "config.json").exists():
+        outer, layer = param_specs(hf.load_config(Path(model)))
+        return float(sum(math.prod(spec.shape) for spec in (*outer.values(), *layer.values())))
+    sizes = re.findall(r"(?<![\d.])(\d+(?:\.\d+)?)([BM])(?![A-Za-z])", model)
+    return float(sizes[-1][0]) * {"B": 1e9, "M": 1e6}[sizes[-1][1]] if sizes else None
+
+
+def write(report: dict[str, Any], shown: list[samples.Sample], workdir: Path) -> None:
     """report.html, report.md and, last, report.json."""
-    colours = {arm: plots.colour(report, arm) for arm in report["arms"]}
-    page = html.render_html(report, plots.all_plots(report, curves), shown, colours)
-    write_text(workdir / "report.html", page)
+    write_page(workdir, report["title"], page.sections(report, shown), page.origin(report), foot(report))
     write_text(workdir / "report.md", tables.render_markdown(report))
     write_json(workdir / "report.json", report)
+
+
+def foot(report: dict[str, Any]) -> str:
+    return f"Made by w2sr report, commit {(report['commit'] or 'unknown')[:10]}. This page asks nothing of the network."
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from w2sr_jax.micro.experiment import MicroExperiment
 
 Part = tuple[str, str, Any]  # name below seedN/, stage, config
 Claims = dict[str, tuple[str, str]]  # sentence -> (higher arm, lower arm)
+SHARED_TRACES = {"w2sr": "filter/all.jsonl", "w2sr_p": "filter/correct.jsonl"}
 SHARED = {arm: f"{arm}_test" for arm in ("base", "forced", "teacher", "w2sr", "w2sr_p", "grpo")}
 
 
@@ -22,18 +23,41 @@ class Section:
     title: str
     arms: Mapping[str, str]  # arm -> node that evaluates it, below seedN/; base and grpo are the ends of RGR
     claims: Claims
+    traces: Mapping[str, str] = dataclasses.field(default_factory=dict)  # arm -> what it learned from, below seedN/
+    problems: str = "problems/train.jsonl"  # that these answer
     baselines: tuple[str, ...] = ("forced",)
+    routes: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)  # arm -> nodes below seedN/
+    teachers: Mapping[str, str] = dataclasses.field(default_factory=dict)  # arm -> model below seedN/
 
     def report(self, experiment: MicroExperiment, seed: int) -> ReportConfig:
         """The section's report of one seed."""
+        at = f"@seed{seed}"
         return ReportConfig(
             title=f"{self.title} (seed {seed})",
-            arms={arm: (f"@seed{seed}/{node}",) for arm, node in self.arms.items()},
+            arms={arm: (f"{at}/{node}",) for arm, node in self.arms.items()},
+            routes={arm: tuple(f"{at}/{node}" for node in nodes) for arm, nodes in self.routes.items()},
+            teacher_route=(f"{at}/teacher",) if self.routes else (),
+            teachers={arm: f"{at}/{model}" for arm, model in self.teachers.items()},
+            trace_sets={arm: f"{at}/{path}" for arm, path in self.traces.items()},
+            problems=f"{at}/{self.problems}" if self.traces else "",
             baselines=self.baselines,
             claims=self.claims,
             bootstrap=experiment.bootstrap,
             seed=seed,
         )
+
+
+def shared() -> Section:
+    """What most questions compare with, and what it costs."""
+    claims = {
+        "students beat their teacher: W2SR > Reasoner teacher": ("w2sr", "teacher"),
+        "correct traces teach more than all traces: W2SR-P > W2SR": ("w2sr_p", "w2sr"),
+        "RL earns more than the mode: GRPO > worked mode forced": ("grpo", "forced"),
+    }
+    routes = {arm: ("traces", "filter", arm) for arm in SHARED_TRACES} | {"grpo": ("grpo",)}
+    teachers = {"base": "strong/export", **dict.fromkeys(SHARED_TRACES, "teacher/export")}
+    title = "What the questions are compared with"
+    return Section("shared", title, SHARED, claims, SHARED_TRACES, routes=routes, teachers=teachers)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

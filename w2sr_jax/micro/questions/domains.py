@@ -41,6 +41,6 @@ def question(experiment: MicroExperiment, seed: int) -> Asked:
         evaluation = experiment.evaluate(at, f"{at}/{node}/export", WORK if arm == "forced" else "")
         parts.append((f"domains/{arm}_test", "evaluate", evaluation))
     arms = {arm: f"domains/{arm}_test" for arm in models}
-    return Asked(
-        parts, [Section("domains", "Does it hold outside mathematics? Letters that change places", arms, CLAIMS)]
-    )
+    title = "Does it hold outside mathematics? Letters that change places"
+    traces = {arm: f"domains/filter/{subset}.jsonl" for arm, subset in TRAINED.items()}
+    return Asked(parts, [Section("domains", title, arms, CLAIMS, traces, problems="domains/problems/train.jsonl")])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from w2sr_jax.core.stage_config import ENSEMBLES, TransformConfig
 from w2sr_jax.micro.experiment import MicroExperiment
-from w2sr_jax.micro.questions.base import SHARED, Asked, Claims, Part, Section, taught, tests
+from w2sr_jax.micro.questions.base import SHARED, SHARED_TRACES, Asked, Claims, Part, Section, taught, tests
 
 TEACHERS = 3
 CLAIMS: Claims = {
@@ -51,4 +51,7 @@ def question(experiment: MicroExperiment, seed: int) -> Asked:
         traces[how] = f"ensembles/{how}_filter/all.jsonl"
     parts += taught(experiment, seed, "ensembles", traces)
     arms |= tests("ensembles", traces)
-    return Asked(parts, [Section("ensembles", "Do several weak teachers teach better than one?", arms, CLAIMS)])
+    return Asked(
+        parts,
+        [Section("ensembles", "Do several weak teachers teach better than one?", arms, CLAIMS, SHARED_TRACES | traces)],
+    )

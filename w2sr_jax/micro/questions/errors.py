@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from w2sr_jax.core.stage_config import InjectConfig, TransformConfig
 from w2sr_jax.micro.experiment import MicroExperiment
-from w2sr_jax.micro.questions.base import SHARED, Asked, Claims, Part, Section, taught, tests
+from w2sr_jax.micro.questions.base import SHARED, SHARED_TRACES, Asked, Claims, Part, Section, taught, tests
 from w2sr_jax.micro.task import MODULUS
 
 RATES = {"slip": (10, 25, 50, 100), "answer": (25, 100), "drop": (25, 100), "shuffle": (25, 100), "rule": (100,)}
@@ -43,5 +43,6 @@ def question(experiment: MicroExperiment, seed: int) -> Asked:
         claims[f"with {WHAT[kind]} wherever possible, traces still teach"] = (f"{kind}_100", "base")
     claims["wrong answers hurt less than wrong reasoning"] = ("answer_100", "slip_100")
     parts += taught(experiment, seed, "errors", traces)
-    section = Section("errors", "What do errors in traces cost?", SHARED | tests("errors", traces), claims)
+    arms = SHARED | tests("errors", traces)
+    section = Section("errors", "What do errors in traces cost?", arms, claims, SHARED_TRACES | traces)
     return Asked(parts, [section])

@@ -8,7 +8,7 @@ from w2sr_jax.core.references import map_strings, needed
 from w2sr_jax.core.stage_config import Node, ReportConfig
 from w2sr_jax.micro.experiment import MicroExperiment, shrink
 from w2sr_jax.micro.questions import domains, ensembles, errors, family, filtering, supervision
-from w2sr_jax.micro.questions.base import Question, Section
+from w2sr_jax.micro.questions.base import SHARED, Asked, Question, Section, shared
 
 QUESTIONS: dict[str, Question] = {
     "errors": errors.question,
@@ -44,7 +44,7 @@ class QuestionsExperiment(MicroExperiment):
             everything += self.seed_nodes(seed)
             for one in asked.values():
                 everything += [Node(name=f"seed{seed}/{name}", stage=stage, config=c) for name, stage, c in one.parts]
-            for section in (section for name in self.questions for section in asked[name].sections):
+            for section in self.sections(asked):
                 report = section.report(self, seed)
                 everything.append(Node(name=f"seed{seed}/report/{section.name}", stage="report", config=report))
                 sections.setdefault(section.name, []).append(section)
@@ -61,6 +61,12 @@ class QuestionsExperiment(MicroExperiment):
         for node in everything:
             node.config = map_strings(node.config, lambda value: instead.get(value, value))
         return needed(everything, ["report"])  # other questions, the micro experiment's own report: not run here
+
+    def sections(self, asked: dict[str, Asked]) -> list[Section]:
+        """Those of the questions, and before them what they are compared with, where one of them is."""
+        found = [section for name in self.questions for section in asked[name].sections]
+        compared = any(section.arms.get("w2sr_p") == SHARED["w2sr_p"] for section in found)
+        return [shared(), *found] if compared else found
 
 
 def variant_of(variant: str | None, *questions: str) -> QuestionsExperiment:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from w2sr_jax.micro.experiment import MicroExperiment
-from w2sr_jax.micro.questions.base import SHARED, Asked, Claims, Part, Section
+from w2sr_jax.micro.questions.base import SHARED, SHARED_TRACES, Asked, Claims, Part, Section
 from w2sr_jax.micro.task import WORK
 
 TO_QWEN: Claims = {
@@ -73,8 +73,13 @@ def question(experiment: MicroExperiment, seed: int) -> Asked:
         **{name.removeprefix("llama_"): here[name] for name in students if name.startswith("llama_")},
         "grpo": here["grpo"],
     }
+    of_llama = {name.removeprefix("llama_"): path for name, (path, _) in students.items() if name.startswith("llama_")}
+    of_qwen = SHARED_TRACES | {
+        name.removeprefix("qwen_"): path for name, (path, base) in students.items() if base == "strong"
+    }
+    title = "Does it cross model families?"
     sections = [
-        Section("family_qwen", "Does it cross model families? Llama teacher, Qwen student", qwen, TO_QWEN),
-        Section("family_llama", "Does it cross model families? Qwen teacher, Llama student", llama, TO_LLAMA),
+        Section("family_qwen", f"{title} Llama teacher, Qwen student", qwen, TO_QWEN, of_qwen),
+        Section("family_llama", f"{title} Qwen teacher, Llama student", llama, TO_LLAMA, of_llama),
     ]
     return Asked(parts, sections)

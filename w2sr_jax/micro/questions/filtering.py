@@ -10,7 +10,7 @@ import dataclasses
 from w2sr_jax.core.config import DataConfig
 from w2sr_jax.core.stage_config import ScoreConfig, SelectConfig, TransformConfig
 from w2sr_jax.micro.experiment import MicroExperiment, one_device
-from w2sr_jax.micro.questions.base import SHARED, Asked, Claims, Part, Section, taught, tests
+from w2sr_jax.micro.questions.base import SHARED, SHARED_TRACES, Asked, Claims, Part, Section, taught, tests
 from w2sr_jax.micro.task import MODULUS
 
 SAMPLES = 4
@@ -69,4 +69,4 @@ def question(experiment: MicroExperiment, seed: int) -> Asked:
         traces[name] = f"filtering/{name}_traces/traces.jsonl"
     parts += taught(experiment, seed, "filtering", traces)
     arms = SHARED | tests("filtering", traces)
-    return Asked(parts, [Section("filtering", "Which traces should be kept?", arms, CLAIMS)])
+    return Asked(parts, [Section("filtering", "Which traces should be kept?", arms, CLAIMS, SHARED_TRACES | traces)])

@@ -10,7 +10,7 @@ from __future__ import annotations
 from w2sr_jax.core.stage_config import SelectConfig, TransformConfig
 from w2sr_jax.micro.config import MicroConfig
 from w2sr_jax.micro.experiment import MicroExperiment
-from w2sr_jax.micro.questions.base import SHARED, Asked, Claims, Part, Section, taught, tests
+from w2sr_jax.micro.questions.base import SHARED, SHARED_TRACES, Asked, Claims, Part, Section, taught, tests
 from w2sr_jax.micro.task import WORK
 
 CLAIMS: Claims = {
@@ -55,4 +55,4 @@ def question(experiment: MicroExperiment, seed: int) -> Asked:
     }
     parts += taught(experiment, seed, "supervision", traces)
     arms = SHARED | tests("supervision", traces)
-    return Asked(parts, [Section("supervision", "What must a student be shown?", arms, CLAIMS)])
+    return Asked(parts, [Section("supervision", "What must a student be shown?", arms, CLAIMS, SHARED_TRACES | traces)])

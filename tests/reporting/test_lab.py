@@ -1,0 +1,90 @@
+"""Trace sets compared."""
+
+import numpy as np
+import pytest
+
+from w2sr_jax.core.records import GradedTrace
+from w2sr_jax.grading.statistics import spearman
+from w2sr_jax.reporting import lab, lab_page
+from w2sr_jax.traces.lab import study
+
+
+def made(right, tokens=20, total=10, response="1+1=2 \\boxed{2}"):
+    """A set of `total` traces with `right` right ones."""
+    return study(
+        [
+            GradedTrace(
+                problem_id=f"p{i}", sample=0, response=f"{i} {response}", response_tokens=tokens + i, teacher="t",
+                finish_reason="stop", extracted="2", correct=i < right, grader="g", hygiene=[],
+            )
+            for i in range(total)
+        ],
+        {f"p{i}": str(i % 2) for i in range(total)},
+    )  # fmt: skip
+
+
+def gain(value):
+    return {"value": value, "interval": [value - 0.1, value + 0.1]}
+
+
+def test_the_rank_correlation_is_that_of_scipy_and_its_interval_covers():
+    from scipy.stats import spearmanr
+
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(size=30), rng.normal(size=30)
+    rho, (low, high) = spearman(one, other)
+    assert rho == pytest.approx(spearmanr(one, other).statistic)
+    assert low < rho < high
+    rho, (low, high) = spearman(range(8), range(8))
+    assert (rho, high) == (1.0, 1.0)
+    assert 0 < low < 1
+    hits = 0
+    for _ in range(300):
+        x = rng.normal(size=12)
+        y = 0.5 * x + np.sqrt(0.75) * rng.normal(size=12)
+        _, (low, high) = spearman(x, y)
+        hits += low <= 6 / np.pi * np.arcsin(0.25) <= high
+    assert 270 <= hits <= 300
+
+
+def test_with_few_sets_nothing_is_said_of_what_goes_with_the_gain():
+    sets = {f"s{i}": made(i) for i in range(5)}
+    found = lab.go_with(sets, {name: gain(0.1) for name in sets})
+    assert found["right, %"] == {"too_few": 5}
+    assert lab.go_with(sets, {}) == {}
+
+
+def test_with_enough_sets_each_feature_has_its_correlation_or_is_the_same_everywhere():
+    sets = {f"s{i}": made(i) for i in range(8)}
+    found = lab.go_with(sets, {f"s{i}": gain(i / 10) for i in range(8)})
+    assert found["right, %"]["rho"] == pytest.approx(1)
+    assert found["right, %"]["sets"] == 8
+    assert found["tokens"] == {"constant": 24.5}
+    assert "perplexity" not in found
+
+
+def test_seeds_are_pooled_by_sums_and_by_means_over_seeds():
+    labs = [
+        {"sets": {"a": made(4, tokens), "only_here": made(1)}, "gains": {"a": gain(tokens / 100)}, "gain_is": "x"}
+        for tokens in (10, 20)
+    ]
+    del labs[1]["sets"]["only_here"]
+    found = lab.pooled(labs)
+    one = found["sets"]["a"]
+    assert list(found["sets"]) == ["a"]
+    assert (one["traces"], one["right"], one["graded"]) == (20, 8, 20)
+    assert one["tokens"]["mean"] == 19.5
+    low, high = one["tokens"]["interval"]  # t over two seeds is wide
+    assert low < 14.5 < 24.5 < high
+    assert one["by_level"] == {"0": [4, 10], "1": [4, 10]}
+    assert found["gains"]["a"]["value"] == pytest.approx(0.15)
+
+
+def test_the_page_says_what_is_missing_and_how_to_get_it():
+    found = {"sets": {"a": made(4)}, "gains": {}, "gain_is": "the student's gain, points", "go_with": {}}
+    (section,) = lab_page.sections({"trace_lab": found})
+    text = " ".join(getattr(part, "text", "") for part in section.parts)
+    assert "No perplexity" in text
+    assert "--config.score_model=STUDENT" in text
+    assert "No evaluated student" in text
+    assert lab_page.sections({}) == []
