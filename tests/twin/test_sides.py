@@ -61,11 +61,12 @@ def test_without_torch_trl_and_vllm_the_columns_are_left_out_and_it_is_said_how_
     config = dataclasses.replace(tiny(), grpo_shapes=(), parity_steps=2)
     assert compare.main(config, str(tmp_path / "out")) == 0
     found = read_json(tmp_path / "out" / "compare.json")
-    named = {one["column"]: one["how"] for one in found["missing"]}
-    assert named["transformers, eager"] == "make setup EXTRAS=torch"
+    named = {one["column"]: one["why"] for one in found["missing"]}
+    assert named["transformers, eager"] == "torch is not installed (make setup EXTRAS=torch)"
+    assert named["TRL's SFTTrainer"] == "trl is not installed (make setup EXTRAS=trl)"
     assert {"TRL's SFTTrainer", "transformers' generate"} <= set(named)
     assert not [row for row in found["rows"] if "transformers" in row["against"]]
-    assert "Left out: transformers, eager, since torch is not installed" in capsys.readouterr().out
+    assert "Left out: transformers, eager: torch is not installed" in capsys.readouterr().out
 
 
 @pytest.mark.torch

