@@ -1,6 +1,6 @@
 """The import rule of the tree.
 
-core <- {model, data, grading} <- {learn, engine, reporting} <- {micro, planning, traces, twin} <- stages
+core <- {model, data, grading, health} <- {learn, engine, reporting} <- {micro, planning, traces, twin} <- stages
 """
 
 import ast
@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "model": {"core"},
     "data": {"core"},
     "grading": {"core"},
+    "health": {"core"},
     "learn": {"core", "model"},
     "engine": {"core", "model", "data"},
     "reporting": {"core", "grading"},
@@ -24,7 +25,18 @@ MAY_IMPORT = {
     "planning": {"core", "model", "data", "learn"},
     "twin": {"core", "model", "data", "learn", "engine"},
     "stages": {
-        *("core", "model", "data", "grading", "learn", "engine", "reporting", "traces", "micro", "planning", "twin")
+        "core",
+        "model",
+        "data",
+        "grading",
+        "learn",
+        "engine",
+        "reporting",
+        "traces",
+        "micro",
+        "planning",
+        "health",
+        "twin",
     },
     "cli.py": {"core", "stages"},
 }

@@ -107,6 +107,16 @@ def test_a_missing_workdir_is_named(capsys):
     assert "--workdir" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("workdir", ["gs://bucket/run", "s3://bucket/run"])
+def test_a_bucket_is_no_workdir(workdir, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run("--config.path=x", f"--workdir={workdir}") == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"w2sr demo: --workdir={workdir}: not a path; mount the bucket (gcsfuse")
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_broken_config_file_is_one_line(tmp_path, capsys):
     (tmp_path / "broken.py").write_text("def get_config():\n    return 1/0\n")
     assert run(f"--config={tmp_path}/broken.py", f"--workdir={tmp_path}/w") == 2

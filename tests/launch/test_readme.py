@@ -1,5 +1,6 @@
 """Each page of launch/README.md is followed word for word, with stand-ins for the tools of the clouds."""
 
+import json
 import os
 import re
 import shlex
@@ -57,6 +58,7 @@ W2SR = """#!/bin/bash
 cd {state}
 words=("${{@//\\/mnt\\/w2sr/$PWD/bucket}}")
 words=("${{words[@]//Qwen\\/Qwen2.5-0.5B-Instruct/$PWD/model}}")
+[[ $1 != doctor ]] || exec {python} -m w2sr_jax.cli "${{words[@]}}"
 echo "start" >>"starts-$SLURM_PROCID"
 if ((SLURM_PROCID == 1)) && [[ $(wc -l <starts-1) == 1 ]]; then
   (until [[ -e bucket/runs/first/metrics.jsonl ]]; do /bin/sleep 0.1; done; kill -TERM $$) &
@@ -129,6 +131,8 @@ def test_the_pod_page_trains_on_two_workers_and_resumes_after_a_preemption(tools
     steps = re.findall(r'"step": (\d+).*"loss"', done.stdout)  # the page shows metrics.jsonl
     assert [int(step) for step in steps] == list(range(20))
     assert (state / "bucket/runs/first/export/config.json").exists()
+    told = json.loads((state / "bucket/runs/first/doctor.json").read_text())
+    assert (told["processes"], told["failed"]) == (2, False)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +148,7 @@ def test_the_pod_page_trains_on_two_workers_and_resumes_after_a_preemption(tools
 def test_a_page_can_be_followed_word_for_word(tools, pages, words):
     script = blocks(*pages)
     if "Cloud TPU" in pages:  # its run is the test above
-        script = re.sub(r'^launch/tpu_pod.sh .*"\$\{first\[@\]\}"$', "", script, flags=re.MULTILINE)
+        script = re.sub(r'^launch/tpu_pod.sh .*("\$\{first\[@\]\}"| doctor .*)$', "", script, flags=re.MULTILINE)
     done = follow(tools, script)
     assert done.returncode == 0, done.stderr
     assert tools.calls(*words)

@@ -12,7 +12,7 @@ from w2sr_jax.model import decode_loop, sampler
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.decoder import Decoder
 from w2sr_jax.model.sampler import Sampler, cache_bucket, prompt_bucket
-from w2sr_jax.model.token_choice import choose_tokens, row_keys, truncate
+from w2sr_jax.model.token_choice import choose_tokens, invert, row_keys, truncate
 
 BASE = {
     "vocab_size": 61,
@@ -133,6 +133,23 @@ def test_sampling_frequencies_match_the_probabilities(temperature, top_p, top_k)
     assert chi_square < freedom * (1 - 2 / (9 * freedom) + 3.09 * np.sqrt(2 / (9 * freedom))) ** 3
 
 
+@pytest.mark.parametrize("size", [1, 2, 61, 1000, 151_936])
+def test_a_uniform_number_picks_the_token_whose_share_it_lies_in(size):
+    rng = np.random.default_rng(size)
+    numbers = np.concatenate([rng.random(60, np.float32), np.float32([0.0, 0.5, 1 - 2**-24, 2**-24])])
+    logits = rng.normal(size=(len(numbers), size)).astype(np.float32) * 3
+    logits[:, rng.random(size) < 0.5] = -np.inf
+    logits[:, rng.integers(size)] = 0.0
+    tokens = np.asarray(jax.jit(invert)(logits, numbers))
+    probs = np.exp(logits.astype(np.float64))
+    probs /= probs.sum(axis=1, keepdims=True)
+    rows = np.arange(len(numbers))
+    assert (probs[rows, tokens] > 0).all(), "what has no mass is never chosen"
+    end = np.cumsum(probs, axis=1)[rows, tokens]
+    assert (numbers < end + 1e-6).all()
+    assert (numbers >= end - probs[rows, tokens] - 1e-6).all()
+
+
 def expected_probs(logits: np.ndarray, temperature: float, top_p: float, top_k: int) -> np.ndarray:
     """Softmax, then the k most probable, then the fewest of these with mass top_p, by a plain loop."""
     probs = np.exp(logits.astype(np.float64) / temperature)
@@ -237,7 +254,7 @@ def test_rows_that_are_done_are_filled_again_and_nothing_else_changes(small, mon
     monkeypatch.setattr(sampler, "FIRST_CACHE", 32)
     prompts = sorted(LADDER, key=len, reverse=True)
     streams = [(100 + prompt, sample) for prompt in range(len(prompts)) for sample in range(copies)]
-    options = {"temperature": 1.3, "stop_token_ids": tuple(range(20)), "max_tokens": 50, "copies": copies}
+    options = {"temperature": 1.3, "stop_token_ids": tuple(range(7)), "max_tokens": 50, "copies": copies}
     slots, told = record_decodes(monkeypatch), []
     rows = run(small, prompts, streams=streams, batch=8, on_row=lambda index, row: told.append((index, row)), **options)
     assert sorted(index for index, _ in told) == list(range(len(prompts) * copies))

@@ -33,11 +33,11 @@ class Done:
 class Group:
     """Running processes, in the order of their numbers."""
 
-    def __init__(self, commands: Sequence[Sequence[str]], logs: Path, environment: dict[str, str]):
+    def __init__(self, commands: Sequence[Sequence[str]], logs: Path, environments: Sequence[dict[str, str]]):
         logs.mkdir(parents=True, exist_ok=True)
         self.logs = [logs / f"{number}.log" for number in range(len(commands))]
         self.processes = []
-        for command, log in zip(commands, self.logs):
+        for command, log, environment in zip(commands, self.logs, environments):
             with log.open("wb") as output:
                 self.processes.append(
                     subprocess.Popen(
@@ -78,6 +78,7 @@ def spawn(
     extra: dict[int, Sequence[str]] | None = None,
     only: Sequence[int] | None = None,
     cache: Path | None = None,
+    variables: dict[int, dict[str, str]] | None = None,
 ) -> Group:
     """Starts `python ARGV` as `count` processes of one CPU device each, with coordinates on the loopback.
 
@@ -86,6 +87,7 @@ def spawn(
         extra: more arguments of single processes.
         only: start these numbers and leave the others out.
         cache: directory of compiled programs.
+        variables: more of the environment of single processes.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -97,12 +99,13 @@ def spawn(
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         }
+    numbers = range(count) if only is None else only
     commands = [
         [
             *(sys.executable, *argv),
             *(f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}", f"--process_id={number}"),
             *(extra or {}).get(number, ()),
         ]
-        for number in (range(count) if only is None else only)
+        for number in numbers
     ]
-    return Group(commands, logs, environment)
+    return Group(commands, logs, [environment | (variables or {}).get(number, {}) for number in numbers])

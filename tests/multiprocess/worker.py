@@ -61,8 +61,19 @@ def stays_away(config: Config, workdir: Path) -> None:
     processes.barrier("the meeting", 5)
 
 
+def sees_another_disk(config: Config, workdir: Path) -> None:
+    """Each process looks at a workdir of its own."""
+    from w2sr_jax.health.places import check_shared
+
+    own = workdir / str(processes.index())
+    own.mkdir()
+    check = check_shared(own)
+    raise W2SRError(f"{check.status}: {check.found}")
+
+
 def main(config: Config, workdir: str) -> None:
-    {"everything": everything, "fails_alone": fails_alone, "stays_away": stays_away}[config.what](config, Path(workdir))
+    tasks = (everything, fails_alone, stays_away, sees_another_disk)
+    {task.__name__: task for task in tasks}[config.what](config, Path(workdir))
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ def inputs(files, tmp_path_factory) -> Inputs:
             "report": {},
             "plan": {"model": files.model, "topology": "cpu:2"},
             "micro": {"what": "scramble", "traces": files.traces},
+            "doctor": {},
             "run": {},
         },
         str(experiment),

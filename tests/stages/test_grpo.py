@@ -15,7 +15,7 @@ from w2sr_jax.learn import policy as policies
 from w2sr_jax.model import hf
 from w2sr_jax.stages import grpo
 
-TIMES = ("time", "rollout_seconds", "update_seconds")
+SPEED = ("tokens_per_second", "tokens_per_second_per_chip", "compiles", "goodput", "host_rss_bytes")
 OPTION_SETS = {
     "minibatches with old logprobs": {"minibatch_prompts": 2},
     "two epochs": {"epochs_per_step": 2},
@@ -50,8 +50,12 @@ def resumable(files, guesser):
     )
 
 
+def is_speed(name):
+    return name in SPEED or name == "time" or name.endswith("_seconds")
+
+
 def rows(root):
-    return [{name: value for name, value in row.items() if name not in TIMES} for row in read_metrics(root)]
+    return [{name: value for name, value in row.items() if not is_speed(name)} for row in read_metrics(root)]
 
 
 def weights(root):

@@ -44,7 +44,7 @@ def test_the_loss_falls_and_every_step_is_in_the_metrics(unbroken):
     assert [row["step"] for row in rows] == list(range(8))
     assert rows[-1]["loss"] < 0.7 * rows[0]["loss"]
     assert result == {"loss": rows[-1]["loss"], "steps": 8, "tokens": result["tokens"]}
-    assert all(row["seconds"] >= 0 and row["grad_norm"] > 0 for row in rows)
+    assert all(row["step_seconds"] >= 0 and row["grad_norm"] > 0 for row in rows)
 
 
 def test_the_export_loads_and_is_the_trained_model(files, unbroken):

@@ -18,8 +18,9 @@ def opt(default: Any = dataclasses.MISSING, help: str = "", **limits: Any) -> An
     """A dataclass field with its help text; `minimum`, `maximum` and `choices` are checked by `validate`.
 
     `later=True` marks a field that is younger than finished runs: at its default it does not show in `to_dict`, so that
-    they are still reused. A callable default is a factory. Without a default the field is required (and an empty
-    string is refused).
+    they are still reused. `watch=True` marks one that says how a run is watched and not what it computes: it is never
+    in `to_dict`, so that a run may resume with another value. A callable default is a factory. Without a default the
+    field is required (and an empty string is refused).
     """
     metadata = {"help": help} | limits
     if default is dataclasses.MISSING:
@@ -179,7 +180,10 @@ def _name(kind: Any) -> str:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The config as JSON values, keys in the order of declaration; without `later` fields that are at their default."""
+    """The config as JSON values, keys in the order of declaration.
+
+    Without `later` fields that are at their default, and without `watch` fields.
+    """
     return _plain(config)
 
 
@@ -197,7 +201,7 @@ def _plain(value: Any) -> Any:
 def _left_alone(field: dataclasses.Field[Any], value: Any) -> bool:
     made = field.default_factory
     default = field.default if made is dataclasses.MISSING else made()
-    return bool(field.metadata.get("later")) and value == default
+    return bool(field.metadata.get("watch")) or (bool(field.metadata.get("later")) and value == default)
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

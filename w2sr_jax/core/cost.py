@@ -101,14 +101,19 @@ class CompileTimer:
     """Wall seconds in which JAX was tracing, lowering or compiling, from JAX's own monitoring events.
 
     Events nest (a jit within a jit), so the intervals are merged before they are summed.
+
+    Attributes:
+        programs: compiled so far; one that the persistent cache gave counts as well.
     """
 
     def __init__(self) -> None:
         self._intervals: list[tuple[float, float]] = []
+        self.programs = 0
 
     def add(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
         """The listener: an event is reported when it ends."""
         if event.startswith("/jax/core/compile/"):
+            self.programs += event == "/jax/core/compile/backend_compile_duration"
             end = time.monotonic()
             start = end - duration_secs
             while self._intervals and self._intervals[-1][1] >= start:
@@ -150,6 +155,7 @@ class StageClock:
         self.device_kind, self.device_count = device_kind, device_count
         self._earlier_seconds, self._earlier_compile_seconds, self.attempts = 0.0, 0.0, 1
         self._started = self._saved = time.monotonic()
+        self._began = time.time()  # the first attempt
 
     def __enter__(self) -> Self:
         path = self.workdir / "clock.json"
@@ -157,6 +163,7 @@ class StageClock:
             earlier = read_json(path)
             self._earlier_seconds, self._earlier_compile_seconds = earlier["seconds"], earlier["compile_seconds"]
             self.attempts = earlier["attempts"] + 1
+            self._began = earlier.get("began", time.time() - earlier["seconds"])  # older workdirs do not say
         self._started = time.monotonic()
         if self._listens:
             from jax import monitoring
@@ -181,6 +188,16 @@ class StageClock:
     def compile_seconds(self) -> float:
         """The part of `seconds` in which JAX traced, lowered or compiled."""
         return self._earlier_compile_seconds + self._compile.seconds
+
+    @property
+    def seconds_since_start(self) -> float:
+        """From the beginning of the first attempt until now, the time between attempts included."""
+        return max(time.time() - self._began, self.seconds)
+
+    @property
+    def programs(self) -> int:
+        """Programs that JAX compiled in this attempt."""
+        return self._compile.programs
 
     def tick(self) -> None:
         """Call once per step: saves the elapsed time if the last save is `save_every_s` old."""
@@ -219,7 +236,7 @@ class StageClock:
     def _save(self) -> None:
         self._saved = time.monotonic()
         elapsed = {"seconds": self.seconds, "compile_seconds": self.compile_seconds, "attempts": self.attempts}
-        write_json(self.workdir / "clock.json", elapsed)
+        write_json(self.workdir / "clock.json", elapsed | {"began": self._began})
 
 
 def _jax_devices() -> tuple[str, int]:

@@ -20,17 +20,21 @@ class MetricWriter:
 
     Resuming at a step drops the lines from that step on, so that a curve never holds a step twice. Of several processes
     only the first one writes.
+
+    Attributes:
+        earlier: the rows that were there and stay; empty on a process that does not write.
     """
 
     def __init__(self, workdir: str | Path, resume_step: int = 0):
         self.path, self._writes = Path(workdir) / "metrics.jsonl", processes.is_writer()
+        self.earlier: list[dict[str, float]] = []
         if not self._writes:
             return
         from tensorboardX import SummaryWriter
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [row for row in read_metrics(workdir) if row["step"] < resume_step]
-        write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        self.earlier = [row for row in read_metrics(workdir) if row["step"] < resume_step]
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in self.earlier))
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
         self._board = SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=resume_step or None)
 

@@ -34,6 +34,7 @@ EXIT_FAILED, EXIT_USAGE, EXIT_PREEMPTED, EXIT_INTERRUPTED = 1, 2, 75, 130  # 75 
 # Stages that compute nothing on the mesh: of several processes, the first one does them and the others wait.
 FIRST_PROCESS = ("filter", "report")
 ONE_PROCESS = ("compare", "convert", "micro", "run")  # refused where several run
+UNCLAIMED = ("doctor",)  # looks at a workdir that a run may hold, and leaves its config alone
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,11 +103,15 @@ def run(main: Main, config: Any, workdir: str | Path, stage: str = "") -> Any:
     """Validates, claims the workdir (see `claim`) and calls `main(config, workdir)`.
 
     Args:
-        stage: decides what several processes do with it; see FIRST_PROCESS and ONE_PROCESS.
+        stage: decides what several processes do with it, and whether the workdir is claimed; see FIRST_PROCESS,
+            ONE_PROCESS and UNCLAIMED.
     """
     configs.validate(config)
     if stage in ONE_PROCESS and processes.count() > 1:
         raise UsageError("runs in one process; start it without --distributed")
+    if stage in UNCLAIMED:
+        processes.agree("config", configs.flatten(configs.to_dict(config)) | {"--workdir": str(workdir)})
+        return main(config, str(workdir))
     with claim(workdir, config):
         result = None
         if processes.is_writer() or stage not in FIRST_PROCESS:
@@ -200,6 +205,11 @@ def parse(argv: list[str], config_type: type) -> CommandLine:
         raise UsageError(f"unexpected argument {rest[0]!r}; flags look like --config.KEY=VALUE")
     if values.workdir is None:
         raise UsageError("--workdir=DIR is required")
+    if "://" in values.workdir:
+        raise UsageError(
+            f"--workdir={values.workdir}: not a path; mount the bucket (gcsfuse, as launch/host.sh does) and give "
+            "a directory of the mount"
+        )
     logging.set_verbosity(values.verbosity)
     given = {"coordinator": values.coordinator, "num_processes": values.num_processes, "process_id": values.process_id}
     if absent := [name for name, value in given.items() if value is None]:

@@ -15,6 +15,7 @@ from w2sr_jax.core.config import (
     opt,
 )
 from w2sr_jax.core.errors import UsageError
+from w2sr_jax.core.profile import profile_window
 
 ENGINES = ("jax", "vllm")
 # Named ways to evaluate (data/protocols.py holds their values), and avg@K for any K of 2 or more.
@@ -177,6 +178,13 @@ class SFTConfig:
     export_dtype: str = opt("bfloat16", "of export/", choices=("bfloat16", "float32"))
     mesh: MeshConfig = opt(MeshConfig, "")
     price: PriceConfig = opt(PriceConfig, "")
+    profile: str = opt("", "START:COUNT takes a jax.profiler trace of these steps, counted from 0", watch=True)
+    peak_tflops: float = opt(
+        0.0, "peak of a chip that mfu is of; 0 is the known chip's in bf16", minimum=0.0, watch=True
+    )
+
+    def check(self) -> None:
+        profile_window(self.profile)
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -237,8 +245,13 @@ class GRPOConfig:
     seed: int = opt(0, "order of the problems", minimum=0)
     mesh: MeshConfig = opt(MeshConfig, "")
     price: PriceConfig = opt(PriceConfig, "")
+    profile: str = opt("", "START:COUNT takes a jax.profiler trace of these steps, counted from 0", watch=True)
+    peak_tflops: float = opt(
+        0.0, "peak of a chip that mfu is of; 0 is the known chip's in bf16", minimum=0.0, watch=True
+    )
 
     def check(self) -> None:
+        profile_window(self.profile)
         if self.sampling.n < 2:
             raise UsageError(f"config.sampling.n: a group needs at least 2 samples, got {self.sampling.n}")
         if self.prompts_per_step % self.minibatch_prompts:
@@ -443,6 +456,31 @@ class CompareConfig:
             raise UsageError("config.grpo_loss: the twin computes ratio=token, aggregate=token_mean, tis_cap=0")
         if not (self.shapes or self.grpo_shapes or self.generate[0]):
             raise UsageError("config.shapes, config.grpo_shapes, config.generate: nothing to compare; set one of them")
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class DoctorConfig:
+    """`w2sr doctor`: what a run needs of its hosts; what is left at 0 or empty is shown and not demanded."""
+
+    mesh: MeshConfig = opt(MeshConfig, "")
+    devices: int = opt(0, "how many there should be on all hosts together; 0 is any number", minimum=0)
+    device_kind: str = opt("", "what they should be, as JAX names it ('TPU v6 lite'); empty is anything")
+    model: str = opt("", "a model that should be at hand on every host: directory, training workdir or hub id")
+    engine: str = opt("jax", "that the run will use; vllm must then be installed", choices=ENGINES)
+    bucket: str = opt("", "a path to write a small object to: gs://BUCKET/DIR, or a mounted directory")
+    all_reduce_mib: tuple[float, ...] = opt((0.25, 4.0, 64.0), "sizes that are timed, in MiB a device, float32")
+    min_all_reduce_gb_s: float = opt(0.0, "smallest algorithm bandwidth at the best of these sizes", minimum=0.0)
+    max_clock_skew_s: float = opt(1.0, "largest difference of the hosts' clocks, in seconds", minimum=0.0)
+    write_mib: int = opt(64, "size of the file that is written to the workdir", minimum=1)
+    min_write_mib_s: float = opt(20.0, "a slower workdir is warned of", minimum=0.0)
+    min_free_disk_gib: float = opt(5.0, "in the workdir and in the Hugging Face cache", minimum=0.0)
+    min_free_memory_gib: float = opt(2.0, "of each host", minimum=0.0)
+    min_open_files: int = opt(1024, "soft limit of each process", minimum=0)
+    min_shared_memory_gib: float = opt(0.5, "/dev/shm; less is a failure with engine=vllm, else warned of", minimum=0.0)
+
+    def check(self) -> None:
+        if not self.all_reduce_mib or min(self.all_reduce_mib) <= 0:
+            raise UsageError(f"config.all_reduce_mib: expected sizes above 0, got {self.all_reduce_mib}")
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)

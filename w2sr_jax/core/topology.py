@@ -68,6 +68,9 @@ CHIPS = {
     )
 }
 
+# Dense bfloat16 peaks of GPUs, which no topology name stands for (NVIDIA's data sheets of the SXM boards).
+GPU_FLOPS_PER_S = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H200": 989e12}
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Topology:
@@ -101,6 +104,12 @@ def parse_topology(name: str) -> Topology:
 def chip_of(device_kind: str) -> Chip | None:
     """The chip that JAX calls `device_kind`, None for what is not in the table."""
     return next((chip for chip in CHIPS.values() if device_kind in chip.device_kinds), None)
+
+
+def peak_flops_per_s(device_kind: str) -> float | None:
+    """The bfloat16 peak of one device that JAX calls `device_kind`, None where none is known."""
+    chip = chip_of(device_kind)
+    return chip.flops_per_s if chip else GPU_FLOPS_PER_S.get(device_kind)
 
 
 def compile_environment(topology: Topology, environment: Mapping[str, str]) -> dict[str, str]:

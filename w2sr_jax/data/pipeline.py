@@ -63,6 +63,7 @@ class Pipeline(Iterator[Batch]):
         dropped: counts of examples left out or cut, by reason; see `load_examples`.
         steps_per_epoch: batches that use every row at least once.
         batch_tokens: of the last batch taken, padding excluded, over all processes.
+        batch_context: how long the example is that a token of that batch belongs to, on average.
     """
 
     def __init__(
@@ -79,9 +80,12 @@ class Pipeline(Iterator[Batch]):
         rows = first_fit(lengths, config.max_length) if config.packing else [[i] for i in range(len(examples))]
         row_tokens = np.array([sum(lengths[i] for i in row) for row in rows])
 
-        def lay_out(batch: np.ndarray) -> tuple[Batch, int]:
-            mine_now = [rows[batch[place]] for place in mine]
-            return pack_rows(examples, mine_now, config.max_length, pad_id), int(row_tokens[batch].sum())
+        row_squares = np.array([sum(lengths[i] ** 2 for i in row) for row in rows])
+
+        def lay_out(batch: np.ndarray) -> tuple[Batch, int, float]:
+            mine_now, tokens = [rows[batch[place]] for place in mine], int(row_tokens[batch].sum())
+            context = float(row_squares[batch].sum()) / tokens
+            return pack_rows(examples, mine_now, config.max_length, pad_id), tokens, context
 
         batches = (
             grain.MapDataset.range(len(rows))
@@ -98,14 +102,14 @@ class Pipeline(Iterator[Batch]):
         self.num_tokens = sum(lengths)
         self.num_targets = sum(len(e.tokens) - max(e.prompt_length, 1) for e in examples)
         self.dropped = dropped
-        self.batch_tokens = 0
+        self.batch_tokens, self.batch_context = 0, 0.0
         self.steps_per_epoch = -(-len(rows) // config.batch_size)
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Batch:
-        batch, self.batch_tokens = next(self._batches)
+        batch, self.batch_tokens, self.batch_context = next(self._batches)
         return batch
 
     def get_state(self) -> dict[str, Any]:

@@ -23,8 +23,10 @@ from w2sr_jax.core.config import validate
 from w2sr_jax.core.errors import Preempted
 from w2sr_jax.core.mesh import mesh_or_none
 from w2sr_jax.core.metrics import MetricWriter, Progress, read_metrics
+from w2sr_jax.core.profile import Profile
 from w2sr_jax.core.records import Problem
 from w2sr_jax.core.stage_config import GRPOConfig
+from w2sr_jax.core.step_meter import StepMeter, Work
 from w2sr_jax.data.chat import load_tokenizer, stop_token_ids
 from w2sr_jax.data.tasks import load_problems
 from w2sr_jax.engine.base import Generator, Sampling
@@ -38,7 +40,7 @@ from w2sr_jax.learn.policy import Policy, updates_per_rollout
 from w2sr_jax.learn.rollout import Stream, bucket, pad_rollout
 from w2sr_jax.learn.step import RolloutBatch
 from w2sr_jax.model import hf
-from w2sr_jax.model.flops import flops_shape
+from w2sr_jax.model.flops import FlopsShape, flops_shape
 
 CONFIG = GRPOConfig
 
@@ -94,6 +96,7 @@ def main(config: GRPOConfig, workdir: str) -> dict[str, float]:
 
         # ---- policy and engine, and where they stand
         policy = Policy.load(config, directory, mesh_or_none(config.mesh))
+        shape = flops_shape(hf.load_config(directory))
         convergence = Convergence(config.min_gain, config.patience, config.stop_at_reward)
         at = Position(Stream(len(problems), config.seed), convergence)
         at.restore(checkpointer, policy)
@@ -104,8 +107,9 @@ def main(config: GRPOConfig, workdir: str) -> dict[str, float]:
         def judge(pairs: list[tuple[str, str]], verifiers: list[str]) -> list[bool]:
             # Each process grades its share, and all go on with the same verdicts, deadlines that ran out included.
             share = slice(processes.index(), None, processes.count())
-            verdicts = [grade.correct for grade in pool.grade_many(pairs[share], verifiers[share])]
-            return processes.interleave("verdicts", verdicts)
+            with meter.part("data_wait_seconds"):  # the devices have nothing to do meanwhile
+                verdicts = [grade.correct for grade in pool.grade_many(pairs[share], verifiers[share])]
+                return processes.interleave("verdicts", verdicts)
 
         asker = Asker(engine, tokenizer, config.template, judge)
 
@@ -114,48 +118,59 @@ def main(config: GRPOConfig, workdir: str) -> dict[str, float]:
             open_hand_over(config, engine, policy, asker, problems, workdir) as hand_over,
             MetricWriter(root, at.step) as writer,
             Progress(config.steps, f"{root.name}: grpo") as progress,
+            Profile(config.profile, root, config.steps) as profile,
             preemption.at_step_ends(),
         ):
             if at.step < config.steps and not at.converged.done:
                 hand_over()
+            meter = StepMeter(clock, policy.mesh, config.peak_tflops, writer.earlier)
             while at.step < config.steps and not at.converged.done:
                 if preemption.now(at.step):
                     at.save(checkpointer, policy)
                     raise Preempted
-                # ---- rollout
-                began = time.monotonic()
-                groups, left_out = rollout(config, asker, problems, at, sampling)
-                batch, row = to_batch(config, groups)
-                sampled = time.monotonic()
+                with profile.step(at.step, meter):
+                    # ---- rollout
+                    began = time.monotonic()
+                    groups, left_out = rollout(config, asker, problems, at, sampling)
+                    batch, row = to_batch(config, groups)
+                    sampled = time.monotonic()
 
-                # ---- updates
-                row |= policy.learn(batch, at.step)
-                row |= {"rollout_seconds": sampled - began, "update_seconds": time.monotonic() - sampled}
-                row |= hand_over()
+                    # ---- updates
+                    row |= policy.learn(batch, at.step)
+                    row |= {"rollout_seconds": sampled - began, "update_seconds": time.monotonic() - sampled}
+                    row |= hand_over()
                 at.step += 1
-                at.tokens_out += sum(len(c.token_ids) for g in (*groups, *left_out) for c in g.completions)
-                at.tokens_in += int((batch.segment_ids_BT > 0).sum())
+                lengths_B = (batch.segment_ids_BT > 0).sum(axis=1)
+                tokens_out = sum(len(c.token_ids) for g in (*groups, *left_out) for c in g.completions)
+                tokens_in = int(lengths_B.sum())
+                at.tokens_out, at.tokens_in = at.tokens_out + tokens_out, at.tokens_in + tokens_in
 
                 # ---- validation, which decides what is exported and when it ends
                 shown = {"reward": row["reward"]}
                 if held_out and (at.step % config.validate_every == 0 or at.step == config.steps):
-                    shown["validation"] = row["validation_pass_at_1"] = asker.pass_at_1(held_out, sampling)
+                    with meter.part("validation_seconds"):
+                        shown["validation"] = row["validation_pass_at_1"] = asker.pass_at_1(held_out, sampling)
                     if at.converged.see(shown["validation"]):
                         policy.export(root / "export", directory)
+                # What vLLM computes, it computes elsewhere, or while the mesh does nothing.
+                sampled_here = tokens_out if config.engine == "jax" else 0
+                work = flops(config, shape, tokens_in, sampled_here, float((lengths_B**2).sum()) / tokens_in)
+                row |= meter.row(Work(tokens=tokens_in, padded_tokens=batch.segment_ids_BT.size, flops=work))
                 writer.write(at.step - 1, row)
                 progress.update(at.step, **shown)
                 clock.tick()
                 every, ends = config.checkpoint.every_steps, at.step == config.steps or at.converged.done
                 if ends or (every and at.step % every == 0):
-                    at.save(checkpointer, policy, shown.get("validation"))
+                    with meter.part("checkpoint_seconds"):
+                        at.save(checkpointer, policy, shown.get("validation"))
         if not held_out:
             policy.export(root / "export", directory)
-        cost.append_ledger(
-            workdir,
-            clock.line(
-                tokens_in=at.tokens_in, tokens_out=at.tokens_out, flops=flops(config, directory, at), price=config.price
-            ),
-        )
+        with meter.part("checkpoint_seconds"):
+            checkpointer.wait()
+        total = flops(config, shape, at.tokens_in, at.tokens_out, config.sampling.max_tokens)
+        line = clock.line(tokens_in=at.tokens_in, tokens_out=at.tokens_out, flops=total, price=config.price)
+        cost.append_ledger(workdir, line)
+        logging.info("%s: %s", root.name, meter.summary())
     reason, reward = "converged" if at.converged.done else "all steps done", read_metrics(root)[-1]["reward"]
     logging.info("%s: %s after %d steps, reward %.3f, best %.3f", root.name, reason, at.step, reward, at.converged.best)
     return {"steps": at.step, "reward": reward} | ({"best": at.converged.best} if held_out else {})
@@ -228,15 +243,18 @@ def to_batch(config: GRPOConfig, groups: list[Group]) -> tuple[RolloutBatch, dic
     }
 
 
-def flops(config: GRPOConfig, directory: Path, at: Position) -> float:
-    """Of sampling, updates, and the forward passes for old and reference logprobs, where they are computed at all."""
-    shape = flops_shape(hf.load_config(directory))
+def flops(config: GRPOConfig, shape: FlopsShape, tokens_in: int, tokens_out: int, context: float) -> float:
+    """Of sampling, updates, and the forward passes for old and reference logprobs, where they are computed at all.
+
+    Args:
+        tokens_in, tokens_out: trained on, a pass; sampled.
+        context: length of the sequences.
+    """
     passes = (updates_per_rollout(config) > 1) + bool(config.loss.kl)
-    trained = at.tokens_in * config.epochs_per_step
     return (
-        cost.decode_flops(tokens=at.tokens_out, context=config.sampling.max_tokens / 2, **shape)
-        + cost.train_flops(tokens=trained, context=config.sampling.max_tokens, **shape)
-        + cost.prefill_flops(tokens=at.tokens_in * passes, context=config.sampling.max_tokens, **shape)
+        cost.decode_flops(tokens=tokens_out, context=context / 2, **shape)
+        + cost.train_flops(tokens=tokens_in * config.epochs_per_step, context=context, **shape)
+        + cost.prefill_flops(tokens=tokens_in * passes, context=context, **shape)
     )
 
 

@@ -29,7 +29,10 @@ from w2sr_jax.grading.pool import shared_workers
 CONFIG = ExperimentConfig
 
 # Written for people or for resuming: not what a later stage reads.
-NOT_OUTPUT = ("done.json", "config.json", ".lock", "metrics.jsonl", "tensorboard", "checkpoints", "clock.json")
+NOT_OUTPUT = (
+    *("done.json", "config.json", ".lock", "clock.json"),
+    *("metrics.jsonl", "tensorboard", "profile", "checkpoints"),
+)
 INPUT_SUFFIXES = (".jsonl", ".json", ".safetensors")
 
 

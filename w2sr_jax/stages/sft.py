@@ -7,7 +7,6 @@ checkpoint with the next batch in line, so its loss curve is that of an unbroken
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,9 @@ from w2sr_jax.core.config import validate
 from w2sr_jax.core.errors import Preempted, UsageError
 from w2sr_jax.core.mesh import local_rows, mesh_or_none
 from w2sr_jax.core.metrics import MetricWriter, Progress, read_metrics
+from w2sr_jax.core.profile import Profile
 from w2sr_jax.core.stage_config import SFTConfig
+from w2sr_jax.core.step_meter import StepMeter, Work
 from w2sr_jax.data.chat import load_tokenizer
 from w2sr_jax.data.pipeline import make_pipeline
 from w2sr_jax.learn.checkpoint import Checkpointer
@@ -64,6 +65,7 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
         state = init_state(params, optimizer, mesh)
         train_step = make_sft_step(graphdef, config.optimizer, train, mesh)
         start, tokens, metrics = 0, 0, {}
+        shape = flops_shape(hf.load_config(directory))
 
         with Checkpointer(root / "checkpoints", config.checkpoint) as checkpointer:
             if restored := checkpointer.restore_latest(abstract_state(params, optimizer, mesh)):
@@ -76,30 +78,31 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
             with (
                 MetricWriter(root, start) as writer,
                 Progress(total, f"{root.name}: sft") as progress,
+                Profile(config.profile, root, total) as profile,
                 preemption.at_step_ends(),
             ):
-                pending: tuple[int, dict[str, Any]] | None = None
-                began = time.monotonic()
+                pending: tuple[int, dict[str, Any], Work] | None = None
+                meter = StepMeter(clock, mesh, config.peak_tflops, writer.earlier)
                 if start == total and (written := read_metrics(root)):  # only the export is missing
                     metrics = written[-1]
 
-                def write(step: int, values: dict[str, Any]) -> None:
-                    nonlocal metrics, began
+                def write_pending() -> None:
+                    nonlocal metrics, pending
+                    if pending is None:
+                        return
+                    step, values, work = pending
+                    pending = None
                     metrics = {name: float(value) for name, value in jax.device_get(values).items()}
-                    now = time.monotonic()
-                    metrics |= {"learning_rate": learning_rate(config.optimizer, step, total), "seconds": now - began}
-                    began = now
+                    metrics |= {"learning_rate": learning_rate(config.optimizer, step, total)} | meter.row(work)
                     writer.write(step, metrics)
                     progress.update(step + 1, loss=metrics["loss"])
                     clock.tick()
 
                 def save(step: int) -> None:
-                    nonlocal pending
-                    if pending is not None:
-                        write(*pending)
-                        pending = None
+                    write_pending()
                     extra = {"pipeline": pipeline.get_state(), "tokens": tokens}
-                    checkpointer.save(step, state, extra, score=-metrics["loss"])
+                    with meter.part("checkpoint_seconds"):
+                        checkpointer.save(step, state, extra, score=-metrics["loss"])
 
                 for step in range(start, total):
                     if preemption.now(step):
@@ -107,21 +110,27 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
                             save(step)
                         raise Preempted
                     rate = learning_rate(config.optimizer, step, total)
-                    batch = next(pipeline)
-                    tokens += pipeline.batch_tokens
-                    state, values = train_step(state, batch if mesh is None else shard_batch(batch, mesh, rows), rate)
-                    if pending is not None:
-                        write(*pending)
-                    pending = (step, values)
+                    with profile.step(step, meter, settle=write_pending):
+                        with meter.part("data_wait_seconds", running=pending and pending[1]):
+                            batch = next(pipeline)
+                            placed = batch if mesh is None else shard_batch(batch, mesh, rows)
+                        state, values = train_step(state, placed, rate)
+                        write_pending()
+                        tokens += (count := pipeline.batch_tokens)
+                        flops = cost.train_flops(tokens=count, context=pipeline.batch_context, **shape)
+                        padded = rows * config.data.max_length
+                        pending = step, values, Work(tokens=count, padded_tokens=padded, flops=flops)
                     every = config.checkpoint.every_steps
                     if (every and (step + 1) % every == 0) or step + 1 == total:
                         save(step + 1)
 
             hf.save(nnx.merge(graphdef, state.params), root / "export", config.export_dtype, tokenizer_from=directory)
-        shape = flops_shape(hf.load_config(directory))
+            with meter.part("checkpoint_seconds"):
+                checkpointer.wait()
         flops = cost.train_flops(tokens=tokens, context=config.data.max_length, **shape)
         cost.append_ledger(workdir, clock.line(tokens_in=tokens, flops=flops, price=config.price))
-    logging.info("%s: %d steps, %d tokens, loss %.4f", root.name, total, tokens, metrics.get("loss", math.nan))
+        logging.info("%s: %d steps, %d tokens, loss %.4f", root.name, total, tokens, metrics.get("loss", math.nan))
+        logging.info("%s: %s", root.name, meter.summary())
     return {"loss": metrics.get("loss", math.nan), "steps": total, "tokens": tokens}
 
 
