@@ -420,6 +420,7 @@ class CompareConfig:
     peers: tuple[str, ...] = opt(PEERS, f"columns beside ours: {', '.join(PEERS)}")
     shapes: tuple[tuple[int, int], ...] = opt((), "SFT: rows x tokens of each batch shape")
     parity_steps: int = opt(100, "first SFT updates, whose losses and gradient norms must be the same", minimum=1)
+    more_parity_steps: int = opt(20, "likewise, on each shape after the first", minimum=1)
     loss_tolerance: float = opt(1e-4, "largest relative difference of an SFT update's loss", minimum=0.0)
     norm_tolerance: float = opt(1e-3, "largest relative difference of its gradient norm", minimum=0.0)
     grpo_shapes: tuple[tuple[int, int], ...] = opt((), "GRPO: responses x tokens of each minibatch, groups of 8")

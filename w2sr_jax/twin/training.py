@@ -20,6 +20,7 @@ from w2sr_jax.core.stage_config import CompareConfig
 from w2sr_jax.twin.side import Side
 
 OURS, TRL = "ours", "trl"
+TRL_STEPS = 5  # its warm-up: it has no curve to prove
 RANKED = ("torch_sft", "torch_grpo", "trl_sft")  # a process a GPU; ours is one for all of them
 WITHOUT = {  # a missing package -> what is said of it
     "torch": "torch is not installed (make setup EXTRAS=torch)",
@@ -169,8 +170,8 @@ def _same_steps(steps: int, sides: dict[str, Side]) -> tuple[dict[str, Curve], d
         curve.add(side.ask({"do": "steps", "first": 0, "count": 1}))
         first_seconds[name] = curve.seconds[0]
         side.ask({"do": "mark_memory"})
-        if steps > 1:
-            curve.add(side.ask({"do": "steps", "first": 1, "count": steps - 1}))
+        if (more := (min(steps, TRL_STEPS) if name == TRL else steps) - 1) > 0:
+            curve.add(side.ask({"do": "steps", "first": 1, "count": more}))
     return curves, first_seconds
 
 

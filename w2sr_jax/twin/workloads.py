@@ -33,8 +33,10 @@ def measure_all(config: CompareConfig, root: Path, threads: int, env: Mapping[st
     """
     work: dict[str, tuple[str, Callable[[Path], Found]]] = {}
     dtype, kind = config.sft.train.dtype, "packed" if config.sft.data.packing else "one example a row"
-    for rows, tokens in config.shapes:
+    for number, (rows, tokens) in enumerate(config.shapes):
         shaped = _shaped(config, rows, tokens)
+        if number:
+            shaped = dataclasses.replace(shaped, parity_steps=config.more_parity_steps)
         one = functools.partial(_sft, shaped, threads=threads, env=env)
         work[f"{rows} x {tokens} tokens, {kind}, {dtype}"] = (f"sft-{rows}x{tokens}", one)
     for rows, tokens in config.grpo_shapes:
