@@ -110,13 +110,15 @@ def test_a_tiny_run_has_a_section_for_every_question(tiny):
     report = read_json(root / "report" / "report.json")
     text = (root / "report" / "report.md").read_text()
     assert report["kind"] == "book"
-    assert len(report["sections"]) == 7  # families have two
+    assert len(report["sections"]) == 8  # families have two, and one is what they are compared with
     for section in report["sections"]:
         assert f"## {section['title']}" in text
         assert section["claims"]
         assert all(sentence in text for sentence in section["claims"])
         assert all(claim["holds"] in (True, False, "not shown") for claim in section["claims"].values())
+        assert section["trace_lab"]["sets"].keys() <= section["arms"].keys()
     page = (root / "report" / "report.html").read_text()
+    assert len(page) < 5 * 2**20 / 3
     assert all(page.count(f"{section['title']}</a></h2>") == 1 for section in report["sections"])
 
 

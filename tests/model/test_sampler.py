@@ -271,6 +271,22 @@ def test_rows_that_are_done_are_filled_again_and_nothing_else_changes(small, mon
             np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
 
 
+def test_the_last_rows_go_on_in_a_smaller_batch_and_nothing_else_changes(small, monkeypatch):
+    options = {"temperature": 1.3, "stop_token_ids": tuple(range(5)), "max_tokens": 60}
+    streams = [(7 + index, 0) for index in range(len(LADDER))]
+    prompts = sorted(LADDER, key=len, reverse=True)
+    expected = run(small, prompts, streams=streams, batch=32, **options)
+    sizes, narrow = [], decode_loop.narrow
+    monkeypatch.setattr(decode_loop, "narrow", lambda state, rows: sizes.append(len(rows)) or narrow(state, rows))
+    monkeypatch.setattr(sampler, "LONG", 60)
+    monkeypatch.setattr(sampler, "LEAST_ROWS", 2)
+    rows = run(small, prompts, streams=streams, batch=32, **options)
+    assert sizes == [8, 2]
+    assert [row.token_ids for row in rows] == [row.token_ids for row in expected]
+    for one, other in zip(rows, expected):
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
+
+
 def test_one_token_is_the_least_that_is_sampled(small):
     assert [len(row.token_ids) for row in run(small, PROMPTS, max_tokens=1)] == [1] * 4
 

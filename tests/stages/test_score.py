@@ -9,8 +9,8 @@ from w2sr_jax.core.config import DataConfig
 from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.metrics import read_metrics
 from w2sr_jax.core.records import TraceScore, read_jsonl
-from w2sr_jax.core.stage_config import ScoreConfig
-from w2sr_jax.stages import score, sft
+from w2sr_jax.core.stage_config import ReportConfig, ScoreConfig
+from w2sr_jax.stages import report, score, sft
 
 
 @pytest.fixture
@@ -44,3 +44,22 @@ def test_traces_that_do_not_fit_are_named(config, tmp_path):
     short = dataclasses.replace(config, data=dataclasses.replace(config.data, max_length=8))
     with pytest.raises(W2SRError, match="no trace fits into max_length=8"):
         score.main(short, str(tmp_path))
+
+
+def test_the_trace_lab_has_the_perplexity_of_these_scores(config, files, tmp_path):
+    score.main(config, str(tmp_path / "score"))
+    scores = read_jsonl(tmp_path / "score" / "scores.jsonl", TraceScore)
+    lab = ReportConfig(
+        traces=(f"all={files.traces}",),
+        problems=files.problems,
+        score_model=files.model,
+        score_template="plain",
+        score_max_length=32,
+        score_dtype="float32",
+    )
+    found = report.main(lab, str(tmp_path / "lab"))["trace_lab"]["sets"]["all"]
+    mean = sum(s.surprisal for s in scores) / len(scores)
+    assert found["surprisal"]["mean"] == pytest.approx(mean, abs=1e-4)
+    page = (tmp_path / "lab" / "report.html").read_text()
+    assert f"{math.exp(mean):.1f} [" in page or f"{math.exp(mean):.2f} [" in page
+    assert "No perplexity" not in page

@@ -80,6 +80,9 @@ class State:
     done_B: jax.Array  # bool; also rows without a prompt
 
 
+ROWS = ("first_B", "newest_B", "keys_B2", "tokens_BN", "logprobs_BN", "lengths_B", "done_B")  # fields of State
+
+
 @functools.partial(jax.jit, static_argnames=("graphdef", "copies", "length", "tokens", "by_layer", "mesh"))
 def start(
     graphdef: nnx.GraphDef[Decoder],
@@ -200,6 +203,13 @@ def decode(
 def grow(state: State, *, length: int) -> State:
     """A longer cache."""
     return dataclasses.replace(state, cache=state.cache.grow(length))
+
+
+@jax.jit
+def narrow(state: State, rows_R: jax.Array) -> State:
+    """A batch of these rows."""
+    rows = {name: getattr(state, name)[rows_R] for name in ROWS}
+    return dataclasses.replace(state, cache=state.cache.take(rows_R), **rows)
 
 
 @functools.partial(jax.jit, donate_argnames=("state",))

@@ -48,6 +48,10 @@ class Cache:
         """Each row `copies` times, the copies side by side."""
         return jax.tree.map(lambda x: jnp.repeat(x, copies, axis=ROWS), self)
 
+    def take(self, rows_R: jax.Array) -> Self:
+        """A cache of these rows."""
+        return jax.tree.map(lambda x: jnp.take(x, rows_R, axis=ROWS), self)
+
     def grow(self, length: int) -> Self:
         """The same cache with empty slots added at the end, `length` in all."""
 

@@ -31,6 +31,7 @@ from w2sr_jax.model.unrolled import Unrolled, unroll
 
 # Slots of the first cache. It doubles as it goes up to what the longest completion needs.
 FIRST_CACHE = 512
+NARROWING, LEAST_ROWS, LONG = 4, 8, 128  # the last quarter goes on alone, if completions may have so many tokens
 REFILLS = 8  # a batch is filled again when an eighth of it is done: one prefill for several prompts
 
 
@@ -181,7 +182,8 @@ class _Run:
         group = max(1, batch // REFILLS)
         while True:
             waiting = len(self._prompts) - self._next
-            enough = int(np.sum(held_B < 0)) + min(group, waiting) * copies if waiting else held_B.size
+            fewer = 0 if waiting else self._fewer(held_B.size)
+            enough = int(np.sum(held_B < 0)) + min(group, waiting) * copies if waiting else held_B.size - fewer
             state = self._decode(state, enough)
             done_B, first_B, slot = sampler._fetch((state.done_B, state.first_B, state.slot))
             self._collect(state, done_B, held_B)
@@ -192,8 +194,16 @@ class _Run:
                 first_B = sampler._fetch(state.first_B)
             if np.all(held_B < 0):
                 return [self._rows[index] for index in range(len(self._rows))]
+            if np.sum(held_B >= 0) <= fewer:
+                rows_R = np.argsort(held_B < 0, stable=True)[:fewer]
+                state, held_B, first_B = decode_loop.narrow(state, rows_R), held_B[rows_R], first_B[rows_R]
             if slot == state.cache.length:
                 state = self._make_room(state, int(np.min(first_B[held_B >= 0])), longest)
+
+    def _fewer(self, rows: int) -> int:
+        """Rows of the smaller batch in which the last ones go on; 0 where another compilation would not pay."""
+        fewer = rows // NARROWING
+        return fewer if self._sampler.ways == 1 and fewer >= LEAST_ROWS and self._request.max_tokens >= LONG else 0
 
     def _decode(self, state: State, enough: int) -> State:
         sampler, unrolled = self._sampler, self._weights.unrolled

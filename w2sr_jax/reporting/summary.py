@@ -95,7 +95,7 @@ def summarise(config: ReportConfig, reports: list[Report]) -> Report:
         "curves": _curves(reports),
         "teachers": first.get("teachers", {}),
         "published": first.get("published", ""),
-        "trace_lab": lab.pooled(labs) if all(labs := [r.get("trace_lab") for r in reports]) else None,
+        "trace_lab": _trace_lab(reports),
         "decoding": first["decoding"],
         "mixed": sorted({line for report in reports for line in report["mixed"]}),
     }
@@ -191,6 +191,11 @@ def _ledger(reports: list[Report]) -> dict[str, Any]:
         "ratios": ratios,
         "ratio_ranges": ranges,
     }
+
+
+def _trace_lab(reports: list[Report]) -> Report | None:
+    labs = [report["trace_lab"] for report in reports if report.get("trace_lab")]
+    return lab.pooled(labs) if len(labs) == len(reports) else None
 
 
 def _curves(reports: list[Report]) -> dict[str, dict[str, Any]]:
