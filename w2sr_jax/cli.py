@@ -18,6 +18,7 @@ STAGES = {
     "report": "Pass@1, RGR, claims and costs of an experiment; Markdown, JSON and HTML",
     "micro": "make the embedded task, its base models and its control traces",
     "plan": "compile the steps for a TPU slice or a CPU mesh without having it: memory, collectives, step time, cost",
+    "compare": "the same training in JAX and in PyTorch, in turns on one machine: parity, speed, memory, cost",
     "doctor": "check hosts, devices, network, disks and clocks before a run: a table with remedies",
     "run": "a whole experiment: every stage above, in order, resumable",
 }

@@ -46,8 +46,10 @@ def inputs(files, tmp_path_factory) -> Inputs:
     training = {"model": files.model, "template": "plain"}
     asking = training | {"problems": files.problems}
     data = {"data.problems": files.problems, "data.traces": files.traces}
+    sft = {"sft.model": files.model} | {f"sft.{key}": value for key, value in data.items()}
     return Inputs(
         {
+            "compare": sft | {"generate": "(2, 2, 4)"},
             "convert": {"model": files.model},
             "distill": asking | {"sampling.max_tokens": "4"},
             "filter": {"problems": files.problems, "traces": files.traces},
@@ -113,6 +115,7 @@ def test_an_unknown_key_is_named(stage, fails, inputs):
 @pytest.mark.parametrize(
     ("stage", "key", "value"),
     [
+        ("compare", "runs", "x"),
         ("convert", "max_shard_gb", "big"),
         ("distill", "sampling.max_tokens", "many"),
         ("filter", "seed", "1.5"),

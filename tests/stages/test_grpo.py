@@ -197,3 +197,13 @@ def test_checkpoints_are_kept_as_configured(files, guesser, tmp_path):
     config = files.grpo(str(guesser), steps=4, checkpoint=CheckpointConfig(every_steps=1, keep_last=2))
     grpo.main(config, str(tmp_path))
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["3", "4"]
+
+
+def test_a_step_says_where_its_time_went(files, tmp_path):
+    grpo.main(files.grpo(files.model, steps=1, minibatch_prompts=2, loss=GRPOLossConfig(kl=0.01)), str(tmp_path))
+    (row,) = read_metrics(tmp_path)
+    passes = [row[f"{part}_seconds"] for part in ("old_logprobs", "reference", "gradient")]
+    assert min(passes) > 0
+    assert sum(passes) <= row["update_seconds"]
+    assert row["data_wait_seconds"] <= row["rollout_seconds"]
+    assert row["sync_seconds"] >= 0

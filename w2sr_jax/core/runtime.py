@@ -33,7 +33,7 @@ EXIT_FAILED, EXIT_USAGE, EXIT_PREEMPTED, EXIT_INTERRUPTED = 1, 2, 75, 130  # 75 
 
 # Stages that compute nothing on the mesh: of several processes, the first one does them and the others wait.
 FIRST_PROCESS = ("filter", "report")
-ONE_PROCESS = ("convert", "micro", "run")  # refused where several run
+ONE_PROCESS = ("compare", "convert", "micro", "run")  # refused where several run
 UNCLAIMED = ("doctor",)  # looks at a workdir that a run may hold, and leaves its config alone
 
 

@@ -21,6 +21,7 @@ ENGINES = ("jax", "vllm")
 # Named ways to evaluate (data/protocols.py holds their values), and avg@K for any K of 2 or more.
 PROTOCOLS = ("simplerl", "simplerl-base", "simplerl-abel", "simplerl-abel-base", "paper", "greedy")
 AVERAGE_OF_K = re.compile(r"avg@([2-9]|[1-9]\d{1,3})")
+PEERS = ("eager", "compile", "trl")  # transformers by itself, under torch.compile, and TRL's trainer
 HYGIENE_FLAGS = ("length_stop", "loop", "missing_box", "text_after_answer", "script_mixing", "url_or_html")
 TRACE_ERRORS = ("slip", "answer", "drop", "shuffle", "rule")
 TRACE_SCORES = ("random", "majority", "surprisal", "length", "steps", "consistency", "difficulty")
@@ -400,6 +401,75 @@ class PlanConfig:
     save_hlo: bool = opt(False, "the compiled program's text, beside the compiler's answer (compiled/KEY.hlo)")
     prices: dict[str, PriceConfig] = opt(dict, "chip -> its price; configs/plan.py takes configs/prices.py")
     price: PriceConfig = opt(PriceConfig, "")  # of one chip, instead of the table's
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class RandomConfig:
+    """A model and traces without knowledge, made in the workdir: speed does not depend on what is learnt."""
+
+    shape: str = opt("", "config.json whose sizes the model gets; empty: config.sft's own model and data")
+    traces: int = opt(256, "how many", minimum=1)
+    shortest: int = opt(64, "tokens of the shortest response", minimum=1)
+    longest: int = opt(480, "tokens of the longest response", minimum=1)
+    seed: int = opt(0, "of weights and traces", minimum=0)
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class RecipeConfig:
+    """The SFT of a whole experiment, whose cost is extrapolated by FLOPs from what was measured."""
+
+    shape: str = opt(help="config.json of its student")
+    traces: int = opt(8400, "training examples [V]: MATH levels 3 to 5, about 8.4k, one trace each", minimum=1)
+    max_length: int = opt(4096, "tokens of a row; without packing each example takes one", minimum=1)
+    epochs: float = opt(5.0, "passes", minimum=0.0)
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class CompareConfig:
+    """`w2sr compare`: the same training in JAX and in PyTorch, in turns on one machine."""
+
+    sft: SFTConfig = opt(SFTConfig, "")
+    random: RandomConfig = opt(RandomConfig, "")
+    peers: tuple[str, ...] = opt(PEERS, f"columns beside ours: {', '.join(PEERS)}")
+    shapes: tuple[tuple[int, int], ...] = opt((), "SFT: rows x tokens of each batch shape")
+    parity_steps: int = opt(100, "first SFT updates, whose losses and gradient norms must be the same", minimum=1)
+    more_parity_steps: int = opt(20, "likewise, on each shape after the first", minimum=1)
+    loss_tolerance: float = opt(1e-4, "largest relative difference of an SFT update's loss", minimum=0.0)
+    norm_tolerance: float = opt(1e-3, "largest relative difference of its gradient norm", minimum=0.0)
+    grpo_shapes: tuple[tuple[int, int], ...] = opt((), "GRPO: responses x tokens of each minibatch, groups of 8")
+    grpo_loss: GRPOLossConfig = opt(lambda: GRPOLossConfig(kl=1e-4, entropy=1e-3), "")
+    grpo_parity_steps: int = opt(8, "first GRPO updates that must be the same, each on another rollout", minimum=1)
+    grpo_tolerance: float = opt(
+        1e-4, "largest difference of a GRPO loss, and relative one of its gradient norm", minimum=0.0
+    )
+    generate: tuple[int, int, int] = opt(
+        (0, 64, 256), "generation: prompts (0 leaves it out), sequences together, new tokens of each"
+    )
+    generate_tail: tuple[int, int] = opt(
+        (64, 384), "a second load, sampled: mean and most tokens of answers that end by chance; (0, 0) leaves it out"
+    )
+    runs: int = opt(5, "counted turns of each side, after one that is not", minimum=5)
+    steps_per_run: int = opt(3, "counted updates of a turn, after one that is not", minimum=1)
+    threads: int = opt(0, "cores of each side; 0 is all", minimum=0)
+    peak_tflops: float = opt(0.0, "of one device in the training dtype, for MFU; 0 leaves it out", minimum=0.0)
+    price: PriceConfig = opt(PriceConfig, "")
+    recipes: dict[str, RecipeConfig] = opt(dict, "name -> a whole recipe, to be costed")
+
+    def check(self) -> None:
+        for peer in self.peers:
+            if peer not in PEERS:
+                raise UsageError(f"config.peers: {peer!r} is none of {', '.join(PEERS)}")
+        if self.random.shortest > self.random.longest:
+            raise UsageError(f"config.random.shortest: {self.random.shortest} is above longest={self.random.longest}")
+        for key, shapes, unit in (("shapes", self.shapes, 1), ("grpo_shapes", self.grpo_shapes, 8)):
+            for rows, tokens in shapes:
+                if rows < unit or rows % unit or tokens < 8:
+                    raise UsageError(f"config.{key}: {rows} x {tokens}: rows come in {unit}s, tokens from 8")
+        loss = self.grpo_loss
+        if (loss.ratio, loss.aggregate, loss.tis_cap) != ("token", "token_mean", 0.0):
+            raise UsageError("config.grpo_loss: the twin computes ratio=token, aggregate=token_mean, tis_cap=0")
+        if not (self.shapes or self.grpo_shapes or self.generate[0]):
+            raise UsageError("config.shapes, config.grpo_shapes, config.generate: nothing to compare; set one of them")
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)

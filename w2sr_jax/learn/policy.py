@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -81,24 +82,29 @@ class Policy:
             done: rollouts before this one.
 
         Returns:
-            metrics, averaged over the updates; learning_rate is the last one's.
+            metrics, averaged over the updates; learning_rate is the last one's. old_logprobs_seconds and
+            reference_seconds are those of the passes before the updates (0 without one), gradient_seconds the updates'.
         """
         config, values = self.config, list[dict[str, jax.Array]]()
+        clock = _Laps()
         parts = self._minibatches(rollout)
         updates = updates_per_rollout(config)
         if updates > 1:
             parts = [replace(p, old_logprobs_BT=self.logprobs(self.state.params, p)) for p in parts]
+        clock.lap("old_logprobs_seconds", parts)
         if self.reference is not None:
             parts = [replace(p, ref_logprobs_BT=self.logprobs(self.reference, p)) for p in parts]
+        clock.lap("reference_seconds", parts)
         for part in parts * config.epochs_per_step:
             rate = learning_rate(config.optimizer, done * updates + len(values), config.steps * updates)
             self.state, metrics = self.step(self.state, part, rate)
             values.append(metrics)
         fetched = jax.device_get(values)
+        clock.lap("gradient_seconds", self.state)
         joined = {
             name: float((np.max if name in MAX_METRICS else np.mean)([v[name] for v in fetched])) for name in fetched[0]
         }
-        return joined | {"learning_rate": rate}
+        return joined | clock.laps | {"learning_rate": rate}
 
     def export(self, directory: Path, tokenizer_from: Path, dtype: str = "", params: Any = None) -> None:
         """Writes the policy (or `params` in its place) as a Hugging Face directory, by default in export_dtype."""
@@ -150,6 +156,19 @@ class Policy:
         starts = range(0, len(rollout.advantages_B), rows)
         parts = [jax.tree.map(lambda x, i=i: x[i : i + rows], rollout) for i in starts]
         return parts if self.mesh is None else [shard_batch(part, self.mesh) for part in parts]
+
+
+class _Laps:
+    """Wall seconds of one thing after another; each is waited for, which costs nothing beside a pass of the model."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._began = time.monotonic()
+
+    def lap(self, name: str, results: Any) -> None:
+        jax.block_until_ready(results)
+        now = time.monotonic()
+        self.laps[name], self._began = now - self._began, now
 
 
 def updates_per_rollout(config: GRPOConfig) -> int:

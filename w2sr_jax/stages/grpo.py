@@ -184,8 +184,9 @@ def open_hand_over(
     if config.engine == "jax":
 
         def in_memory() -> dict[str, float]:
+            began = time.monotonic()
             engine.update_weights(policy.state.params)
-            return {}
+            return {"sync_seconds": time.monotonic() - began}
 
         yield in_memory
         return

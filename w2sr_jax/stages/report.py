@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import re
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from w2sr_jax.core.cost import StageClock, append_ledger
 from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.metrics import Progress
 from w2sr_jax.core.records import Trace, write_json, write_text
+from w2sr_jax.core.revision import commit
 from w2sr_jax.core.stage_config import ReportConfig
 from w2sr_jax.data.examples import iter_traces, read_traces
 from w2sr_jax.data.tasks import load_problems
@@ -210,20 +210,6 @@ def write(report: dict[str, Any], shown: list[samples.Sample], workdir: Path) ->
 
 def foot(report: dict[str, Any]) -> str:
     return f"Made by w2sr report, commit {(report['commit'] or 'unknown')[:10]}. This page asks nothing of the network."
-
-
-def commit() -> str | None:
-    """The git commit of this code, None where the code does not lie in a git checkout of its own."""
-    here = Path(__file__).resolve()
-    try:
-        # An installed copy may lie inside some other repository, whose commit would say nothing.
-        for arguments in (["ls-files", "--error-unmatch", here.name], ["rev-parse", "HEAD"]):
-            done = subprocess.run(["git", *arguments], cwd=here.parent, capture_output=True, text=True, timeout=10)
-            if done.returncode:
-                return None
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

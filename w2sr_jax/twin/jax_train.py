@@ -1,0 +1,117 @@
+"""Our side of the training comparison: the very steps of `w2sr sft` and `w2sr grpo`, fed with arrays from disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from w2sr_jax.core.config import MeshConfig, OptimizerConfig
+from w2sr_jax.core.cost import CompileTimer
+from w2sr_jax.core.mesh import mesh_or_none
+from w2sr_jax.core.stage_config import GRPOLossConfig, TrainConfig
+from w2sr_jax.data.pack import Batch
+from w2sr_jax.learn.optim import learning_rate, make_optimizer
+from w2sr_jax.learn.state import init_state, shard_batch
+from w2sr_jax.learn.step import RolloutBatch, make_grpo_step, make_logprob_fn, make_sft_step
+from w2sr_jax.model import hf
+from w2sr_jax.twin.dump import groups, read_arrays, read_batch, write_arrays
+
+
+class JaxSFT:
+    """One update of `w2sr sft` at a time.
+
+    Args:
+        request: model (a directory), batches (a directory), optimizer, train and mesh (configs as dicts), total (the
+            updates that the schedule is made for).
+    """
+
+    def __init__(self, request: dict[str, Any]):
+        self._compile = CompileTimer()
+        jax.monitoring.register_event_duration_secs_listener(self._compile.add)
+        self.optimizer, self.train = OptimizerConfig(**request["optimizer"]), TrainConfig(**request["train"])
+        self.mesh, self.total = mesh_or_none(MeshConfig(**request["mesh"])), request["total"]
+        self.batches, train = Path(request["batches"]), self.train
+        model = hf.load(
+            request["model"], self.mesh, compute_dtype=train.dtype, scan_layers=train.scan_layers, remat=train.remat
+        )
+        self.graphdef, params = nnx.split(model)
+        self.prepare(request, params)
+        self.state = init_state(params, make_optimizer(self.optimizer), self.mesh)
+
+    def prepare(self, request: dict[str, Any], params: Any) -> None:
+        """Makes the jitted functions, before the first update takes `params` over."""
+        self.run = make_sft_step(self.graphdef, self.optimizer, self.train, self.mesh)
+
+    def step(self, number: int) -> tuple[float, float, float]:
+        """(loss, gradient norm, seconds) of update `number`; the clock runs until the new weights are there."""
+        arrays = read_batch(self.batches, number)
+        rate = learning_rate(self.optimizer, min(number, self.total - 1), self.total)
+        began = time.perf_counter()
+        self.state, metrics = self.run(self.state, self.batch(arrays), rate)
+        jax.block_until_ready(self.state)
+        seconds = time.perf_counter() - began
+        return float(metrics["loss"]), float(metrics["grad_norm"]), seconds
+
+    def batch(self, arrays: dict[str, np.ndarray]) -> Any:
+        """What the step takes."""
+        return self.place(Batch(**arrays))
+
+    def place(self, batch: Any) -> Any:
+        return batch if self.mesh is None else shard_batch(batch, self.mesh)
+
+    def describe(self) -> dict[str, Any]:
+        """What ran, and how long JAX traced and compiled until now."""
+        return describe() | {"compile_seconds": self._compile.seconds}
+
+
+class JaxGRPO(JaxSFT):
+    """One update of `w2sr grpo` at a time, on rollouts from disk: reference logprobs of a minibatch, then its update.
+
+    Rollouts without old logprobs are given those of the weights as they are at the start, for the other sides too.
+
+    Args:
+        request: as for `JaxSFT`, and loss (a config as dict).
+    """
+
+    def prepare(self, request: dict[str, Any], params: Any) -> None:
+        self.run = make_grpo_step(
+            self.graphdef, self.optimizer, GRPOLossConfig(**request["loss"]), self.train, self.mesh
+        )
+        self.logprobs = make_logprob_fn(self.graphdef, self.train, self.mesh)
+        self.reference = jax.tree.map(jnp.copy, params)  # the first update takes params over
+        for group in groups(self.batches):
+            arrays = read_arrays(group)
+            if "old_logprobs_BT" not in arrays:
+                old = np.asarray(self.logprobs(params, self.place(rollout(arrays))))
+                write_arrays(group, arrays | {"old_logprobs_BT": old})
+
+    def batch(self, arrays: dict[str, np.ndarray]) -> Any:
+        one = self.place(rollout(arrays))
+        return dataclasses.replace(one, ref_logprobs_BT=self.logprobs(self.reference, one))
+
+
+def rollout(arrays: dict[str, np.ndarray]) -> RolloutBatch:
+    """A rollout from disk; what is not there yet is zeros, and the sampler is taken to agree with the policy."""
+    zeros = np.zeros_like(arrays["loss_mask_BT"])
+    old = arrays.get("old_logprobs_BT", zeros)
+    return RolloutBatch(**(arrays | {"old_logprobs_BT": old, "ref_logprobs_BT": zeros, "sampler_logprobs_BT": old}))
+
+
+def describe() -> dict[str, Any]:
+    """Versions, devices, and the allocator's peak where the device has one of its own."""
+    devices = jax.local_devices()
+    stats = [device.memory_stats() or {} for device in devices]
+    peaks = [one["peak_bytes_in_use"] for one in stats if "peak_bytes_in_use" in one]
+    return {
+        "versions": {"jax": jax.__version__},
+        "device": devices[0].device_kind,
+        "devices": 1 if devices[0].platform == "cpu" else len(devices),
+        "device_peak_bytes": max(peaks) if peaks else None,
+    }

@@ -1,0 +1,65 @@
+"""Generation by transformers: `generate`, as its users call it, on a padded batch."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+import transformers
+
+from w2sr_jax.twin import torch_model as twin
+
+
+class TorchGenerate:
+    """Answers the prompts of a request in batches, longest prompts first, as the JAX engine orders them.
+
+    Args:
+        request: as for `engines.JaxGenerate`.
+    """
+
+    def __init__(self, request: dict[str, Any]):
+        self.device = twin.set_up()
+        self.prompts, self.batch, self.loads = request["prompts"], request["batch"], request["loads"]
+        self.model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            request["model"], dtype=getattr(torch, request["dtype"]), attn_implementation="sdpa"
+        )
+        self.model.generation_config.eos_token_id = None  # the request alone says what stops an answer
+        self.model.eval().to(self.device)
+
+    def generate(self, name: str) -> tuple[list[list[int]], float]:
+        """(every answer's tokens, seconds)."""
+        began = time.perf_counter()
+        order = sorted(range(len(self.prompts)), key=lambda i: -len(self.prompts[i]))
+        answers: list[list[int]] = [[] for _ in order]
+        for first in range(0, len(order), self.batch):
+            places = order[first : first + self.batch]
+            for place, answer in zip(places, self._answer(places, self.loads[name]), strict=True):
+                answers[place] = answer
+        twin.synchronize(self.device)
+        return answers, time.perf_counter() - began
+
+    def _answer(self, places: list[int], load: dict[str, Any]) -> list[list[int]]:
+        prompts, stops = [self.prompts[place] for place in places], set(load["stop_token_ids"])
+        width = max(map(len, prompts))
+        tokens = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts], device=self.device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self.device)
+        sampled = {"do_sample": True, "temperature": load["temperature"], "top_k": 0, "top_p": 1.0}
+        with torch.inference_mode():
+            found = self.model.generate(
+                tokens,
+                attention_mask=mask,
+                max_new_tokens=load["max_tokens"],
+                pad_token_id=0,
+                **({"eos_token_id": sorted(stops)} if stops else {}),
+                **(sampled if load["temperature"] else {"do_sample": False}),
+            )
+        answers = []
+        for row in found[:, width:].tolist():
+            end = next((i + 1 for i, token in enumerate(row) if token in stops), len(row))
+            answers.append(row[:end])
+        return answers
+
+    def describe(self) -> dict[str, Any]:
+        """What ran."""
+        return twin.describe(self.device)

@@ -1,0 +1,130 @@
+"""The PyTorch twin: transformers' own model, attention as our packing needs it, our optimizer, sharded by FSDP2.
+
+Only processes of `twin.worker` import this; nothing else of ours needs torch.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import nn
+
+from w2sr_jax.core.config import OptimizerConfig
+
+Rows = dict[str, torch.Tensor]
+
+
+def set_up() -> torch.device:
+    """The device of this rank. OMP_NUM_THREADS has set the threads; several ranks meet as torchrun's do."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+        torch.set_float32_matmul_precision("highest")  # as ours on request; bfloat16 is autocast's business
+    else:
+        device = torch.device("cpu")
+    if world > 1:
+        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return device
+
+
+def world_size() -> int:
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
+def rank() -> int:
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def load(directory: str | Path, device: torch.device, remat: str) -> Any:
+    """float32 master weights of a Hugging Face directory, in training mode.
+
+    Attention is torch's scaled_dot_product_attention, or flash-attn where that is installed. remat "full" is gradient
+    checkpointing of every layer.
+    """
+    flash = device.type == "cuda" and importlib.util.find_spec("flash_attn") is not None
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        directory, dtype=torch.float32, attn_implementation="flash_attention_2" if flash else "sdpa"
+    )
+    if remat == "full":
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train().to(device)
+    return shard(model) if world_size() > 1 else model
+
+
+def shard(model: Any) -> Any:
+    """FSDP2 over all ranks: each layer gathers its weights for its turn, and the rest is one group."""
+    from torch.distributed.fsdp import fully_shard
+
+    for layer in model.model.layers:
+        fully_shard(layer)
+    return fully_shard(model)
+
+
+def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+    """Fused AdamW with the hyperparameters and the decay mask of `learn.optim`: matrices only."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=0.0, betas=(config.b1, config.b2), eps=config.eps, fused=True)
+
+
+def to_device(arrays: dict[str, np.ndarray], device: torch.device) -> Rows:
+    """This rank's rows of a batch."""
+    mine = slice(rank(), None, world_size())
+    return {
+        name: torch.from_numpy(np.ascontiguousarray(value[mine])).to(device, non_blocking=True)
+        for name, value in arrays.items()
+    }
+
+
+def is_packed(segment_ids_BT: np.ndarray) -> bool:
+    """Whether a row holds several examples. Without that, padding stands behind, where causal attention never looks."""
+    return bool(segment_ids_BT.max() > 1)
+
+
+def logits(model: Any, rows: Rows, packed: bool) -> torch.Tensor:
+    """Logits [B, T, V] of rows that may hold several examples, none of which sees another."""
+    tokens, positions = rows["tokens_BT"].long(), rows["positions_BT"].long()
+    if not packed:
+        return model(input_ids=tokens, use_cache=False).logits
+    if model.config._attn_implementation == "flash_attention_2":
+        # One long row: flash-attn finds the examples where positions start again.
+        flat = model(input_ids=tokens.reshape(1, -1), position_ids=positions.reshape(1, -1), use_cache=False).logits
+        return flat.reshape(*tokens.shape, -1)
+    segments = rows["segment_ids_BT"]
+    causal = torch.ones(tokens.shape[1], tokens.shape[1], dtype=torch.bool, device=tokens.device).tril()
+    mask = (segments[:, :, None] == segments[:, None, :]) & causal
+    return model(input_ids=tokens, position_ids=positions, attention_mask=mask[:, None], use_cache=False).logits
+
+
+def clip_and_norm(model: nn.Module, clip_norm: float) -> float:
+    """Clips the gradient to a global norm (0 is off) and returns the norm before."""
+    parameters = [p for p in model.parameters() if p.grad is not None]
+    norm = nn.utils.clip_grad_norm_(parameters, clip_norm if clip_norm > 0 else float("inf"))
+    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """Versions, devices, and the allocator's peak on a GPU."""
+    cuda = device.type == "cuda"
+    return {
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "device": torch.cuda.get_device_name(device) if cuda else "cpu",
+        "devices": world_size() if cuda else 1,
+        "threads": torch.get_num_threads(),
+        "device_peak_bytes": torch.cuda.max_memory_allocated(device) if cuda else None,
+    }
