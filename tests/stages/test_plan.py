@@ -14,6 +14,7 @@ from w2sr_jax.core.stage_config import PlanConfig, TrainConfig
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.planning import child
 from w2sr_jax.planning.steps import sft_step
+from w2sr_jax.planning.table import render
 from w2sr_jax.stages import plan
 
 HAS_LIBTPU = importlib.util.find_spec("libtpu") is not None
@@ -97,7 +98,8 @@ def test_a_second_plan_compiles_nothing_and_says_the_same(planned, config, monke
     assert plan.main(config, str(workdir)) == first
     shown = capsys.readouterr().out
     assert "on cpu:4 (4 chips): fits" in shown
-    assert "w2sr sft --config.mesh.data=1 --config.mesh.fsdp=4" in shown
+    assert "train it so: w2sr sft --config.mesh.data=1 --config.mesh.fsdp=4" in shown
+    assert "what does not fit: w2sr sft" in render(first | {"fits": False})
 
 
 def test_a_suggestion_is_the_best_of_what_was_tried(config, tmp_path):

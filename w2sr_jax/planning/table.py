@@ -14,7 +14,8 @@ def render(plan: dict[str, Any]) -> str:
     if plan.get("tried"):
         lines += ["", "  tried:"]
         lines += [f"    {t['flags']}: {verdict(t)}, {seconds(t['step_seconds_estimate'])}" for t in plan["tried"]]
-    lines += ["", f"  train it so: w2sr sft {plan['flags']}", f"  basis: {plan['basis']}"]
+    label = "train it so" if plan["fits"] else "what does not fit"
+    lines += ["", f"  {label}: w2sr sft {plan['flags']}", f"  basis: {plan['basis']}"]
     if decode := plan.get("decode"):
         rows, slots = decode["rows"], decode["slots"]
         lines += ["", f"decode step, {rows} rows, {slots} slots: {verdict(decode)}", *_step(decode)]
