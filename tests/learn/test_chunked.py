@@ -6,6 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from w2sr_jax.core.config import MeshConfig
+from w2sr_jax.core.mesh import make_mesh
+from w2sr_jax.learn import chunked
 from w2sr_jax.learn.losses import nll_sum, token_logprobs
 
 B, T, D, V = 3, 13, 8, 29
@@ -115,3 +118,22 @@ def test_a_bf16_hidden_state_still_gives_a_float32_loss_and_head_gradient(inputs
     assert (value.dtype, dhidden.dtype, dhead.dtype) == (jnp.float32, jnp.bfloat16, jnp.float32)
     exact = jax.grad(lambda w: nll_sum(hidden, w, targets, mask, 4)[0])(head)
     assert relative(dhead, exact) < 0.02
+
+
+def test_reducing_the_head_s_gradient_along_the_sides_of_a_square_gives_the_same(monkeypatch):
+    mesh = make_mesh(MeshConfig(data=2, fsdp=4, tensor=1))
+    rng = np.random.default_rng(0)
+    hidden, head = (
+        jnp.asarray(rng.normal(size=(8, T, D)), jnp.float32),
+        jnp.asarray(rng.normal(size=(D, V)), jnp.float32),
+    )
+    targets, mask = jnp.asarray(rng.integers(0, V, (8, T)), jnp.int32), jnp.ones((8, T))
+
+    def gradient(mesh):
+        return jax.jit(jax.grad(lambda head: nll_sum(hidden, head, targets, mask, 4, mesh=mesh)[0]))(head)
+
+    want = gradient(None)
+    assert relative(gradient(mesh), want) < 1e-6
+    monkeypatch.setattr(chunked, "_square", lambda mesh: 2)
+    jax.clear_caches()
+    assert relative(gradient(mesh), want) < 1e-6

@@ -1,6 +1,6 @@
 from w2sr_jax.core.topology import GIB
 from w2sr_jax.model.config import ModelConfig
-from w2sr_jax.planning.search import Shape, cheapest, explore, kept_bytes, meshes
+from w2sr_jax.planning.search import KEEPING, Shape, cheapest, explore, kept_bytes, meshes
 
 MODEL = ModelConfig(
     vocab_size=1024, hidden_size=512, intermediate_size=2048, num_layers=8, num_heads=8, num_kv_heads=4, head_dim=64
@@ -39,7 +39,7 @@ def test_the_search_goes_to_the_next_mesh_until_one_fits_and_grows_that():
     assert asked[0] == starts[0]
     assert asked[1] == starts[1]
     assert [s.remat for s in asked if s.data == asked[1].data and s.tensor == asked[1].tensor][:2] == ["full", "none"]
-    assert Shape(asked[1].tensor, asked[1].data, asked[1].fsdp, 2, "full") in asked
+    assert Shape(asked[1].tensor, asked[1].data, asked[1].fsdp, 2, "none") in asked
     assert len(asked) == 6
 
 
@@ -68,5 +68,25 @@ def test_flags_are_what_sft_takes():
     )
 
 
-def test_attention_of_a_long_row_dominates_what_is_kept_without_remat():
-    assert kept_bytes(MODEL, 4096, 1) > 2.5 * kept_bytes(MODEL, 2048, 1)
+def test_policies_are_ordered_by_what_they_keep_which_grows_with_the_row_alone():
+    kept = [kept_bytes(MODEL, 4096, 1, policy) for policy in KEEPING]
+    assert kept == sorted(kept, reverse=True)
+    assert kept_bytes(MODEL, 4096, 1, "none") == 2 * kept_bytes(MODEL, 2048, 1, "none")
+
+
+def test_a_policy_is_grown_that_leaves_room_for_what_it_keeps():
+    start = Shape(1, 1, 8, 1, "full")
+    room = kept_bytes(MODEL, 4096, 1, "projections") / GIB
+
+    def try_one(shape):
+        return fitting(16 - 1.01 * room, 10) if shape == start else None
+
+    asked = []
+    list(explore([start], MODEL, 8, 4096, 6, lambda shape: asked.append(shape) or try_one(shape)))
+    assert [shape.remat for shape in asked] == ["full", "projections"]
+
+
+def test_where_nothing_fits_the_host_s_memory_is_tried():
+    starts, asked = [Shape(1, 1, 8, 1, "full")], []
+    list(explore(starts, MODEL, 8, 4096, 6, lambda shape: asked.append(shape) or fitting(20, 10)))
+    assert [shape.remat for shape in asked] == ["full", "offload"]

@@ -95,6 +95,9 @@ class OptimizerConfig:
     eps: float = opt(1e-8, "added to the root of the second moment", minimum=0.0)
     weight_decay: float = opt(0.0, "decoupled; on matrices only, not on norms and biases", minimum=0.0)
     clip_norm: float = opt(1.0, "global gradient norm; 0 is off", minimum=0.0)
+    moments: str = opt(
+        "float32", "of both moments; bfloat16 halves their memory", choices=("float32", "bfloat16"), later=True
+    )
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)

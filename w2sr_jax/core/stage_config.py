@@ -25,6 +25,9 @@ PEERS = ("eager", "compile", "trl")  # transformers by itself, under torch.compi
 HYGIENE_FLAGS = ("length_stop", "loop", "missing_box", "text_after_answer", "script_mixing", "url_or_html")
 TRACE_ERRORS = ("slip", "answer", "drop", "shuffle", "rule")
 TRACE_SCORES = ("random", "majority", "surprisal", "length", "steps", "consistency", "difficulty")
+REMAT = ("none", "matmuls", "projections", "attention", "full", "offload")
+ATTENTION = ("auto", "dense", "splash", "flash")
+DTYPES = ("float32", "bfloat16")
 ENSEMBLES = ("mix", "majority", "agreement", "hygiene")
 
 
@@ -158,10 +161,19 @@ class TrainConfig:
     dtype: str = opt(
         "bfloat16", "of activations; master weights and moments are float32", choices=("bfloat16", "float32")
     )
-    remat: str = opt("full", "what the backward pass recomputes", choices=("none", "full"))
+    remat: str = opt("full", "what the backward pass recomputes, see model/remat.py", choices=REMAT)
     scan_layers: bool = opt(True, "one compiled layer body (False: unrolled, faster on CPU, slower to compile)")
     loss_chunk: int = opt(512, "tokens per row whose logits exist at once", minimum=1)
     grad_accum: int = opt(1, "microbatches per optimizer step", minimum=1)
+    attention: str = opt(
+        "auto",
+        "auto: splash on TPU, flash on GPU, dense elsewhere; naming one is for debugging",
+        choices=ATTENTION,
+        later=True,
+    )
+    grad_dtype: str = opt(
+        "float32", "of gradients summed over microbatches; bfloat16 halves their memory", choices=DTYPES, later=True
+    )
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -386,6 +398,7 @@ class PlanConfig:
     suggest: bool = opt(False, "search mesh, microbatch and remat for the cheapest that fits")
     suggest_compiles: int = opt(6, "most compilations of that search", minimum=1)
     compile_limit_s: float = opt(3600.0, "longest compilation, in seconds", minimum=1.0)
+    save_hlo: bool = opt(False, "the compiled program's text, beside the compiler's answer (compiled/KEY.hlo)")
     prices: dict[str, PriceConfig] = opt(dict, "chip -> its price; configs/plan.py takes configs/prices.py")
     price: PriceConfig = opt(PriceConfig, "")  # of one chip, instead of the table's
 

@@ -3,6 +3,11 @@
 Both functions carry a hand-written backward pass. `nll_sum` takes its gradient while the logits of a chunk are at hand
 (three vocabulary matmuls in all); `token_logprobs` cannot know its cotangents so early and computes the logits twice.
 
+On a mesh every device works on its own rows and its own part of the vocabulary (`_on_mesh`). It gathers the head along
+D once per call, sums the head's gradient over its chunks by itself, and only then the devices add theirs up, once, into
+the head's own sharding: left to XLA, all of [D, V] is all-reduced for every chunk. Between chunks the devices of the
+tensor axis exchange no more than what one token needs: its largest logit, its sums, its hidden gradient.
+
 Shape letters: B batch, T time, D model, V vocab. Logits, their reductions and the head's gradient are float32.
 """
 
@@ -14,7 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 
 from w2sr_jax.core import mesh as mesh_lib
 
@@ -36,7 +41,7 @@ def nll_sum(
         targets_BT: int; the token to be predicted from position t.
         loss_mask_BT: 1 where the target counts, 0 elsewhere.
         chunk: tokens per row whose logits exist at once.
-        mesh: gathers the head once per call and accumulates its gradient in the head's own sharding.
+        mesh: where rows and head are split; B must split over its data axes.
 
     Returns:
         (sum, count), float32 scalars; only the sum has a gradient, with respect to hidden and head.
@@ -67,35 +72,95 @@ def token_logprobs(
 
 
 class _Scores(NamedTuple):
-    """What one chunk of c tokens per row gives."""
+    """What one chunk of c tokens per row gives; V is this device's part of the vocabulary."""
 
     logits_BcV: jax.Array
     logz_Bc: jax.Array
     logprobs_Bc: jax.Array
-    hit_BcV: jax.Array  # bool, one-hot of the targets: compared and summed, it works on a sharded vocabulary
+    hit_BcV: jax.Array  # bool, one-hot of the targets: compared and summed, it works on a part of the vocabulary
 
 
-def _scores(hidden: jax.Array, head: jax.Array, targets: jax.Array, temperature: float) -> _Scores:
+class _Group:
+    """The devices that work together; without a mesh there is one, and everything is its own."""
+
+    def __init__(self, mesh: Mesh | None):
+        self.split_vocab = mesh is not None and mesh.shape["tensor"] > 1
+        self.mesh = mesh
+
+    def gather(self, head_DV: jax.Array, dtype: Any) -> jax.Array:
+        """The head in the compute dtype, whole along D: once, in the small dtype, and not in every chunk."""
+        head_DV = head_DV.astype(dtype)
+        return head_DV if self.mesh is None else jax.lax.all_gather(head_DV, "fsdp", axis=0, tiled=True)
+
+    def scatter(self, dhead_DV: jax.Array) -> jax.Array:
+        """The sum of all devices' gradients of the head, in the head's own sharding.
+
+        Split along an axis of its own: along D itself XLA would all-reduce the whole and then cut, wherever the parts
+        are no multiples of 128.
+        """
+        if self.mesh is None:
+            return dhead_DV
+        ways, vocab = self.mesh.shape["fsdp"], dhead_DV.shape[1]
+        if side := _square(self.mesh):
+            columns = [[side * i + j for i in range(side)] for j in range(side)]
+            parts = dhead_DV.reshape(side, side, -1, vocab)
+            parts = jax.lax.psum_scatter(parts, "fsdp", scatter_dimension=0, axis_index_groups=columns)
+            rows = [[side * i + j for j in range(side)] for i in range(side)]
+            share = jax.lax.psum_scatter(parts, "fsdp", scatter_dimension=0, axis_index_groups=rows)
+        else:
+            share = jax.lax.psum_scatter(dhead_DV.reshape(ways, -1, vocab), "fsdp", scatter_dimension=0)
+        return jax.lax.psum(share, "data")
+
+    def over_rows(self, x: jax.Array) -> jax.Array:
+        """The sum over devices that hold different rows."""
+        return x if self.mesh is None else jax.lax.psum(x, ("data", "fsdp"))
+
+    def over_vocab(self, x: jax.Array) -> jax.Array:
+        """The sum over devices that hold different parts of the vocabulary."""
+        return jax.lax.psum(x, "tensor") if self.split_vocab else x
+
+    def logz(self, logits_BcV: jax.Array) -> jax.Array:
+        """log sum exp over the whole vocabulary."""
+        if not self.split_vocab:
+            return jax.nn.logsumexp(logits_BcV, axis=-1)
+        largest_Bc = jax.lax.pmax(jnp.max(logits_BcV, axis=-1), "tensor")
+        return largest_Bc + jnp.log(self.over_vocab(jnp.sum(jnp.exp(logits_BcV - largest_Bc[..., None]), axis=-1)))
+
+    def token_ids(self, vocab: int, dtype: Any) -> jax.Array:
+        """The ids of this device's part of the vocabulary, which has so many."""
+        start = jax.lax.axis_index("tensor") * vocab if self.split_vocab else 0
+        return start + jnp.arange(vocab, dtype=dtype)
+
+
+def _square(mesh: Mesh) -> int:
+    """The side of a square of TPU chips on which XLA knows no reduce-scatter, though it knows one along each side.
+
+    Seen on v5e:4x4 and v6e:4x4, not on 2x2, 2x4 or v5p:2x2x1 (BUILD_NOTES.md); 0 elsewhere.
+    """
+    return 4 if mesh.shape["fsdp"] == 16 and mesh.devices.flat[0].platform == "tpu" else 0
+
+
+def _scores(hidden: jax.Array, head: jax.Array, targets: jax.Array, temperature: float, group: _Group) -> _Scores:
     logits = jnp.einsum("bcd,dv->bcv", hidden, head, preferred_element_type=jnp.float32) / temperature
-    logz = jax.nn.logsumexp(logits, axis=-1)
-    hit = targets[..., None] == jnp.arange(head.shape[1], dtype=targets.dtype)
-    return _Scores(logits, logz, jnp.sum(jnp.where(hit, logits, 0.0), axis=-1) - logz, hit)
+    logz = group.logz(logits)
+    hit = targets[..., None] == group.token_ids(head.shape[1], targets.dtype)
+    return _Scores(logits, logz, group.over_vocab(jnp.sum(jnp.where(hit, logits, 0.0), axis=-1)) - logz, hit)
 
 
-def _entropy(scores: _Scores) -> jax.Array:
+def _entropy(scores: _Scores, group: _Group) -> jax.Array:
     """H = -sum p log p (log Z - sum p z would cancel digits)."""
     logp = scores.logits_BcV - scores.logz_Bc[..., None]
-    return -jnp.sum(jnp.exp(logp) * logp, axis=-1)
+    return -group.over_vocab(jnp.sum(jnp.exp(logp) * logp, axis=-1))
 
 
 def _backward(
-    hidden: jax.Array, head: jax.Array, dlogits: jax.Array, dhead_sum: jax.Array, shard: Callable[[jax.Array], Any]
+    hidden: jax.Array, head: jax.Array, dlogits: jax.Array, dhead_sum: jax.Array, group: _Group
 ) -> tuple[jax.Array, jax.Array]:
-    """(gradient of hidden, running float32 gradient of the head) from the gradient of one chunk's logits."""
+    """(gradient of hidden, this device's running float32 gradient of the head) from that of one chunk's logits."""
     dlogits = dlogits.astype(hidden.dtype)
-    dhidden = jnp.einsum("bcv,dv->bcd", dlogits, head, preferred_element_type=jnp.float32).astype(hidden.dtype)
+    dhidden = group.over_vocab(jnp.einsum("bcv,dv->bcd", dlogits, head, preferred_element_type=jnp.float32))
     dhead = jnp.einsum("bcd,bcv->dv", hidden, dlogits, preferred_element_type=jnp.float32)
-    return dhidden, shard(dhead_sum + shard(dhead))
+    return dhidden.astype(hidden.dtype), dhead_sum + dhead
 
 
 def _chunks(body: Callable[..., Any], carry: Any, arrays: tuple[jax.Array, ...], chunk: int) -> tuple[Any, Any]:
@@ -116,47 +181,61 @@ def _chunks(body: Callable[..., Any], carry: Any, arrays: tuple[jax.Array, ...],
     return carry, jax.tree.map(join, outputs)
 
 
-def _gathered(head: jax.Array, dtype: Any, mesh: Mesh | None) -> jax.Array:
-    """The head in the compute dtype, whole along D: gathered once, in the small dtype, and not in every chunk."""
-    head = head.astype(dtype)
-    if mesh is None:
-        return head
-    return jax.lax.with_sharding_constraint(head, mesh_lib.sharding((None, "vocab"), head.shape, mesh, "head"))
+def _on_mesh(function: Callable[..., Any], mesh: Mesh | None, head: jax.Array, ins: str, outs: str) -> Any:
+    """`function` on each device's own part of its arguments.
 
-
-def _head_shard(shape: tuple[int, ...], mesh: Mesh | None) -> Callable[[jax.Array], jax.Array]:
-    """Keeps the head's gradient in the head's own sharding: XLA would otherwise all-reduce [D, V] for every chunk."""
+    Args:
+        head: in its full shape.
+        ins, outs: what each argument and each result is: r is split by rows, h is the head or its gradient, t is the
+            same everywhere.
+    """
     if mesh is None:
-        return lambda x: x
-    sharding = mesh_lib.sharding(("embed", "vocab"), shape, mesh, "head")
-    return lambda x: jax.lax.with_sharding_constraint(x, sharding)
+        return function
+    specs = {
+        "r": PartitionSpec(("data", "fsdp")),
+        "h": mesh_lib.spec(("embed", "vocab"), head.shape, mesh, "head"),
+        "t": PartitionSpec(),
+    }
+    in_specs, out_specs = (tuple(specs[kind] for kind in kinds) for kinds in (ins, outs))
+    return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def _nll(hidden, head, targets, mask, chunk, mesh):
-    weights = _gathered(head, hidden.dtype, mesh)
+    group = _Group(mesh)
 
-    def body(total, block):
-        hidden_c, targets_c, mask_c = block
-        return total - jnp.sum(_scores(hidden_c, weights, targets_c, 1.0).logprobs_Bc * mask_c), ()
+    def local(hidden, head, targets, mask):
+        weights = group.gather(head, hidden.dtype)
 
-    return _chunks(body, jnp.float32(0), (hidden, targets, mask), chunk)[0]
+        def body(total, block):
+            hidden_c, targets_c, mask_c = block
+            return total - jnp.sum(_scores(hidden_c, weights, targets_c, 1.0, group).logprobs_Bc * mask_c), ()
+
+        return (group.over_rows(_chunks(body, jnp.float32(0), (hidden, targets, mask), chunk)[0]),)
+
+    return _on_mesh(local, mesh, head, "rhrr", "t")(hidden, head, targets, mask)[0]
 
 
 def _nll_forward(hidden, head, targets, mask, chunk, mesh):
-    weights, shard = _gathered(head, hidden.dtype, mesh), _head_shard(head.shape, mesh)
+    group = _Group(mesh)
 
-    def body(carry, block):
-        total, dhead = carry
-        hidden_c, targets_c, mask_c = block
-        scores = _scores(hidden_c, weights, targets_c, 1.0)
-        probs = jnp.exp(scores.logits_BcV - scores.logz_Bc[..., None])
-        dlogits = (probs - scores.hit_BcV) * mask_c[..., None]
-        dhidden, dhead = _backward(hidden_c, weights, dlogits, dhead, shard)
-        return (total - jnp.sum(scores.logprobs_Bc * mask_c), dhead), dhidden
+    def local(hidden, head, targets, mask):
+        weights = group.gather(head, hidden.dtype)
 
-    start = (jnp.float32(0), shard(jnp.zeros(head.shape, jnp.float32)))
-    (total, dhead), dhidden = _chunks(body, start, (hidden, targets, mask), chunk)
+        def body(carry, block):
+            total, dhead = carry
+            hidden_c, targets_c, mask_c = block
+            scores = _scores(hidden_c, weights, targets_c, 1.0, group)
+            probs = jnp.exp(scores.logits_BcV - scores.logz_Bc[..., None])
+            dlogits = (probs - scores.hit_BcV) * mask_c[..., None]
+            dhidden, dhead = _backward(hidden_c, weights, dlogits, dhead, group)
+            return (total - jnp.sum(scores.logprobs_Bc * mask_c), dhead), dhidden
+
+        start = (jnp.float32(0), jnp.zeros(weights.shape, jnp.float32))
+        (total, dhead), dhidden = _chunks(body, start, (hidden, targets, mask), chunk)
+        return group.over_rows(total), dhidden, group.scatter(dhead)
+
+    total, dhidden, dhead = _on_mesh(local, mesh, head, "rhrr", "trh")(hidden, head, targets, mask)
     return total, (dhidden, dhead.astype(head.dtype))
 
 
@@ -170,13 +249,18 @@ _nll.defvjp(_nll_forward, _nll_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def _logprobs(hidden, head, targets, chunk, temperature, mesh):
-    weights = _gathered(head, hidden.dtype, mesh)
+    group = _Group(mesh)
 
-    def body(carry, block):
-        scores = _scores(block[0], weights, block[1], temperature)
-        return carry, (scores.logprobs_Bc, _entropy(scores))
+    def local(hidden, head, targets):
+        weights = group.gather(head, hidden.dtype)
 
-    return _chunks(body, (), (hidden, targets), chunk)[1]
+        def body(carry, block):
+            scores = _scores(block[0], weights, block[1], temperature, group)
+            return carry, (scores.logprobs_Bc, _entropy(scores, group))
+
+        return _chunks(body, (), (hidden, targets), chunk)[1]
+
+    return _on_mesh(local, mesh, head, "rhr", "rr")(hidden, head, targets)
 
 
 def _logprobs_forward(hidden, head, targets, chunk, temperature, mesh):
@@ -186,19 +270,25 @@ def _logprobs_forward(hidden, head, targets, chunk, temperature, mesh):
 def _logprobs_backward(chunk, temperature, mesh, residuals, cotangents):
     """d logprob / dz = onehot - p and dH / dz = -p (log p + H), with z the logits over the temperature."""
     hidden, head, targets = residuals
-    weights, shard = _gathered(head, hidden.dtype, mesh), _head_shard(head.shape, mesh)
+    group = _Group(mesh)
 
-    def body(dhead, block):
-        hidden_c, targets_c, dlogprobs_c, dentropy_c = block
-        scores = _scores(hidden_c, weights, targets_c, temperature)
-        logp = scores.logits_BcV - scores.logz_Bc[..., None]
-        dz = dlogprobs_c[..., None] * (scores.hit_BcV - jnp.exp(logp))
-        dz -= dentropy_c[..., None] * jnp.exp(logp) * (logp + _entropy(scores)[..., None])
-        dhidden, dhead = _backward(hidden_c, weights, dz / temperature, dhead, shard)
-        return dhead, dhidden
+    def local(hidden, head, targets, dlogprobs, dentropy):
+        weights = group.gather(head, hidden.dtype)
 
-    start = shard(jnp.zeros(head.shape, jnp.float32))
-    dhead, dhidden = _chunks(body, start, (hidden, targets, *cotangents), chunk)
+        def body(dhead, block):
+            hidden_c, targets_c, dlogprobs_c, dentropy_c = block
+            scores = _scores(hidden_c, weights, targets_c, temperature, group)
+            logp = scores.logits_BcV - scores.logz_Bc[..., None]
+            dz = dlogprobs_c[..., None] * (scores.hit_BcV - jnp.exp(logp))
+            dz -= dentropy_c[..., None] * jnp.exp(logp) * (logp + _entropy(scores, group)[..., None])
+            dhidden, dhead = _backward(hidden_c, weights, dz / temperature, dhead, group)
+            return dhead, dhidden
+
+        start = jnp.zeros(weights.shape, jnp.float32)
+        dhead, dhidden = _chunks(body, start, (hidden, targets, dlogprobs, dentropy), chunk)
+        return dhidden, group.scatter(dhead)
+
+    dhidden, dhead = _on_mesh(local, mesh, head, "rhrrr", "rh")(hidden, head, targets, *cotangents)
     return dhidden, dhead.astype(head.dtype), None
 
 

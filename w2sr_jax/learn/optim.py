@@ -13,6 +13,7 @@ import optax
 from flax import nnx
 
 from w2sr_jax.core.config import OptimizerConfig
+from w2sr_jax.learn.small_moments import scale_by_adam_bfloat16
 
 
 def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float:
@@ -37,7 +38,8 @@ def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """Clipping, Adam and decoupled weight decay; the update is to be multiplied by -learning rate."""
-    parts = [optax.scale_by_adam(config.b1, config.b2, config.eps)]
+    adam = {"float32": optax.scale_by_adam, "bfloat16": scale_by_adam_bfloat16}[config.moments]
+    parts = [adam(config.b1, config.b2, config.eps)]
     if config.clip_norm > 0:
         parts.insert(0, optax.clip_by_global_norm(config.clip_norm))
     if config.weight_decay > 0:

@@ -41,7 +41,14 @@ class Policy:
     def load(cls, config: GRPOConfig, directory: Path, mesh: Mesh | None) -> Self:
         """The policy before its first update, which is its own reference."""
         train, temperature = config.train, config.sampling.temperature
-        model = hf.load(directory, mesh, compute_dtype=train.dtype, scan_layers=train.scan_layers, remat=train.remat)
+        model = hf.load(
+            directory,
+            mesh,
+            compute_dtype=train.dtype,
+            scan_layers=train.scan_layers,
+            remat=train.remat,
+            attention=train.attention,
+        )
         graphdef, params = nnx.split(model)
         return cls(
             config=config,

@@ -46,6 +46,7 @@ Metrics = dict[str, jax.Array]
 Step = Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
 # (params, microbatch, whole batch) -> (share of the loss, shares of the metrics)
 LossShare = Callable[[Any, Any, Any], tuple[jax.Array, Metrics]]
+Accumulation = tuple[int, str]  # microbatches, dtype of the sum of their gradients
 
 
 @jax.tree_util.register_dataclass
@@ -72,12 +73,12 @@ def make_sft_step(
     Args:
         graphdef: of the Decoder, whose own dtype, remat and scan_layers hold (train's are for whoever builds it).
         optimizer: its learning rate and schedule are not looked at; `lr` is.
-        train: loss_chunk and grad_accum.
+        train: loss_chunk, grad_accum and grad_dtype.
         mesh: where batch and parameters are split; None is a single device.
 
     The state is donated. batch has tokens_BT, targets_BT, loss_mask_BT, positions_BT and segment_ids_BT.
     """
-    return _sft_step(graphdef, _optimizer_key(optimizer), train.loss_chunk, train.grad_accum, mesh)
+    return _sft_step(graphdef, _optimizer_key(optimizer), train.loss_chunk, _accumulation(train), mesh)
 
 
 def make_grpo_step(
@@ -107,7 +108,7 @@ def make_grpo_step(
         raise UsageError("config.loss.tis_cap: the sampler's logprobs are of temperature 1; train at temperature 1")
     options = (max_tokens, temperature, on_policy)
     return _grpo_step(
-        graphdef, _optimizer_key(optimizer), _key(loss), train.loss_chunk, train.grad_accum, mesh, options
+        graphdef, _optimizer_key(optimizer), _key(loss), train.loss_chunk, _accumulation(train), mesh, options
     )
 
 
@@ -119,20 +120,20 @@ def make_logprob_fn(
 
 
 @functools.lru_cache(maxsize=32)
-def _sft_step(graphdef: Any, optimizer: Any, chunk: int, grad_accum: int, mesh: Mesh | None) -> Step:
+def _sft_step(graphdef: Any, optimizer: Any, chunk: int, accumulation: Accumulation, mesh: Mesh | None) -> Step:
     def share(params: Any, micro: Any, whole: Any) -> tuple[jax.Array, Metrics]:
         model = nnx.merge(graphdef, params)
         hidden = model(micro.tokens_BT, micro.positions_BT, micro.segment_ids_BT, mesh=mesh)
         total, count = losses.nll_sum(hidden, model.head(), micro.targets_BT, micro.loss_mask_BT, chunk, mesh=mesh)
         return total / losses.totals(whole.loss_mask_BT).tokens, {"tokens": count}
 
-    update = _update(share, optimizer, grad_accum, mesh)
+    update = _update(share, optimizer, accumulation, mesh)
     return jax.jit(update, donate_argnums=0, compiler_options=compiler_options(mesh))
 
 
 @functools.lru_cache(maxsize=32)
 def _grpo_step(
-    graphdef: Any, optimizer: Any, loss: Any, chunk: int, grad_accum: int, mesh: Mesh | None, options: Any
+    graphdef: Any, optimizer: Any, loss: Any, chunk: int, accumulation: Accumulation, mesh: Mesh | None, options: Any
 ) -> Step:
     config = GRPOLossConfig(**dict(loss))
     max_tokens, temperature, on_policy = options
@@ -153,7 +154,7 @@ def _grpo_step(
         )
         return loss, metrics | {"tokens": jnp.sum(micro.loss_mask_BT)}
 
-    update = _update(share, optimizer, grad_accum, mesh)
+    update = _update(share, optimizer, accumulation, mesh)
     return jax.jit(update, donate_argnums=0, compiler_options=compiler_options(mesh))
 
 
@@ -180,8 +181,13 @@ def _score(graphdef: Any, params: Any, micro: Any, chunk: int, temperature: floa
     return losses.token_logprobs(hidden, model.head(), micro.targets_BT, chunk, temperature, mesh=mesh)
 
 
-def _update(share: LossShare, optimizer_key: Any, grad_accum: int, mesh: Mesh | None) -> Step:
+def _accumulation(train: TrainConfig) -> Accumulation:
+    return train.grad_accum, train.grad_dtype
+
+
+def _update(share: LossShare, optimizer_key: Any, accumulation: Accumulation, mesh: Mesh | None) -> Step:
     """The update that every loss has in common."""
+    grad_accum, grad_dtype = accumulation
     optimizer = optim.make_optimizer(OptimizerConfig(**dict(optimizer_key)))
 
     def step(state: TrainState, batch: Any, lr: Any) -> tuple[TrainState, Metrics]:
@@ -198,10 +204,11 @@ def _update(share: LossShare, optimizer_key: Any, grad_accum: int, mesh: Mesh | 
 
             def accumulate(total: Any, micro: Any) -> tuple[Any, Metrics]:
                 grads, metrics = gradients(micro)
-                return jax.tree.map(jnp.add, total, grads), metrics
+                return jax.tree.map(lambda t, g: (t + g).astype(grad_dtype), total, grads), metrics
 
-            zeros = _constrain(jax.tree.map(jnp.zeros_like, state.params), mesh)
-            grads, parts = jax.lax.scan(accumulate, zeros, _microbatches(batch, grad_accum, mesh))
+            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, grad_dtype), state.params)
+            total, parts = jax.lax.scan(accumulate, _constrain(zeros, mesh), _microbatches(batch, grad_accum, mesh))
+            grads = jax.tree.map(lambda t: t.astype(jnp.float32), total)
             metrics = {k: jnp.max(v) if k in losses.MAX_METRICS else jnp.sum(v) for k, v in parts.items()}
 
         metrics["grad_norm"] = optax.tree.norm(grads)

@@ -266,7 +266,7 @@ def shrink(config: MicroExperiment) -> None:
     config.strong = SizeConfig(hidden_size=16, intermediate_size=32, num_layers=1, num_heads=2, num_kv_heads=1)
     config.weak = config.strong  # one shape is compiled once
     for pretraining in (config.weak_pretraining, config.strong_pretraining):
-        pretraining.max_steps = pretraining.validate_every = 100
+        pretraining.max_steps = pretraining.validate_every = 300
     config.teacher = PolicyConfig(steps=2, prompts=4, validate_every=1)
     config.ceiling = PolicyConfig(steps=2, prompts=4, validate_every=1)
     config.trace_problems, config.traces, config.sft_steps, config.sft_rows = 256, 8, 2, 4

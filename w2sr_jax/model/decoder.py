@@ -19,12 +19,15 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from w2sr_jax.core.mesh import LogicalAxis, constrain
-from w2sr_jax.model.attention import attention, decode_attention
+from w2sr_jax.model.attention import decode_attention
 from w2sr_jax.model.config import ModelConfig
+from w2sr_jax.model.embedding import embed
+from w2sr_jax.model.kernels.choice import attention
 from w2sr_jax.model.kv_cache import Cache
+from w2sr_jax.model.remat import INPUT, MLP, OUT, QKV, kept, with_policy
 from w2sr_jax.model.rope import rope_tables, rotate
 
-Remat = str  # "none" or "full"
+Remat = str  # a name in model/remat.py
 Weights = dict[str, jax.Array]  # of one layer, by the names in `param_specs`
 Tables = tuple[jax.Array, jax.Array]
 
@@ -110,7 +113,8 @@ def mlp(w: Weights, x_BTD: jax.Array, mesh: Mesh | None = None) -> jax.Array:
         h_BTF = jax.nn.silu(gate_BTF) * up_BTF
         return linear(constrain(h_BTF, ("batch", "length", "act_mlp"), mesh), weight)
 
-    return down(linear(x_BTD, w["gate"]), linear(x_BTD, w["up"]), w["down"])
+    gate_BTF, up_BTF = kept((linear(x_BTD, w["gate"]), linear(x_BTD, w["up"])), MLP)
+    return down(gate_BTF, up_BTF, w["down"])
 
 
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -120,8 +124,9 @@ def block(
     config: ModelConfig, w: Weights, x_BTD: jax.Array, tables: Tables, attend: Attend, mesh: Mesh | None = None
 ) -> jax.Array:
     """One pre-norm layer; `attend(q, k, v)` is what differs between training and cached decoding."""
-    q, k, v = qkv(config, w, rms_norm(x_BTD, w["input_norm"], config.rms_norm_eps), tables, mesh)
-    x_BTD = x_BTD + linear(attend(q, k, v).reshape(*x_BTD.shape[:2], -1), w["o"])
+    x_BTD = kept(x_BTD, INPUT)
+    q, k, v = kept(qkv(config, w, rms_norm(x_BTD, w["input_norm"], config.rms_norm_eps), tables, mesh), QKV)
+    x_BTD = x_BTD + kept(linear(attend(q, k, v).reshape(*x_BTD.shape[:2], -1), w["o"]), OUT)
     # Without this XLA may leave the residual stream split along D, and gather it in every layer.
     x_BTD = constrain(x_BTD, ("batch", "length", "act_embed"), mesh)
     x_BTD = x_BTD + mlp(w, rms_norm(x_BTD, w["post_norm"], config.rms_norm_eps), mesh)
@@ -137,7 +142,8 @@ class Decoder(nnx.Module):
         dtype: of activations and matmuls. Norms, softmax, rotations and logits are float32 whatever it is.
         param_dtype: of the stored parameters.
         scan_layers: one compiled layer body; False unrolls (faster on CPU, slower to compile).
-        remat: "full" keeps only each layer's input for the backward pass and recomputes the rest.
+        remat: what is kept for the backward pass, see model/remat.py.
+        attention: the form of attention over whole rows, see model/kernels/choice.py.
     """
 
     def __init__(
@@ -149,9 +155,10 @@ class Decoder(nnx.Module):
         param_dtype: Any = jnp.float32,
         scan_layers: bool = True,
         remat: Remat = "none",
+        attention: str = "auto",
     ):
         self.config, self.dtype = config, jnp.dtype(dtype)
-        self.scan_layers, self.remat = scan_layers, remat
+        self.scan_layers, self.remat, self.attention = scan_layers, remat, attention
         outer, layer = param_specs(config)
 
         def create(spec: ParamSpec) -> nnx.Param:
@@ -183,7 +190,7 @@ class Decoder(nnx.Module):
             mesh: keeps activations where core/mesh.py says; B must split over its data axes.
         """
         x_BTD, tables = self._begin(tokens_BT, positions_BT, mesh)
-        attend = functools.partial(attention, segment_ids_BT=segment_ids_BT)
+        attend = functools.partial(attention, segment_ids_BT=segment_ids_BT, form=self.attention, mesh=mesh)
         x_BTD, _ = self._run(lambda x, w: (block(self.config, w, x, tables, attend, mesh), None), x_BTD)
         return rms_norm(x_BTD, self.norm[...], self.config.rms_norm_eps)
 
@@ -198,7 +205,7 @@ class Decoder(nnx.Module):
 
             def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
                 made.append(Cache(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)))
-                return attention(q, k, v, segment_ids_BT=segment_ids_BT)
+                return attention(q, k, v, segment_ids_BT=segment_ids_BT, form=self.attention, mesh=mesh)
 
             return block(self.config, w, x, tables, attend, mesh), made[0]
 
@@ -247,13 +254,12 @@ class Decoder(nnx.Module):
         """Embedded tokens, and the rotations of their positions."""
         if positions_BT is None:
             positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
-        x_BTD = self.embed[...].at[tokens_BT].get(mode="clip").astype(self.dtype)
+        x_BTD = embed(self.embed[...], tokens_BT, self.dtype, mesh)
         return constrain(x_BTD, ("batch", "length", "act_embed"), mesh), rope_tables(self.config, positions_BT)
 
     def _run(self, body: Callable[[Any, Weights], tuple[Any, Any]], carry: Any) -> tuple[Any, Any]:
         """Folds `body` over the layers; as `jax.lax.scan`."""
-        if self.remat == "full":
-            body = jax.checkpoint(body, prevent_cse=not self.scan_layers)
+        body = with_policy(body, self.remat, scanned=self.scan_layers)
         weights = {name: param[...] for name, param in self.layers.items()}
         return jax.lax.scan(body, carry, weights, unroll=1 if self.scan_layers else self.config.num_layers)
 

@@ -89,6 +89,7 @@ def load(
     compute_dtype: Any = None,
     scan_layers: bool = True,
     remat: Remat = "none",
+    attention: str = "auto",
 ) -> Decoder:
     """A decoder with the weights of a model directory.
 
@@ -97,7 +98,7 @@ def load(
         mesh: parameters are placed by the rules of core/mesh.py; None puts them on the default device.
         dtype: of the parameters, whatever the files hold.
         compute_dtype: of activations; default: `dtype`.
-        scan_layers, remat: as Decoder.
+        scan_layers, remat, attention: as Decoder.
 
     Raises:
         CheckpointError: one line that names every missing, extra and misshaped tensor.
@@ -109,7 +110,13 @@ def load(
     compute = dtype if compute_dtype is None else compute_dtype
     model = nnx.eval_shape(
         lambda: Decoder(
-            config, rngs=nnx.Rngs(0), dtype=compute, param_dtype=dtype, scan_layers=scan_layers, remat=remat
+            config,
+            rngs=nnx.Rngs(0),
+            dtype=compute,
+            param_dtype=dtype,
+            scan_layers=scan_layers,
+            remat=remat,
+            attention=attention,
         )
     )
     outer, layers = param_specs(config)

@@ -24,7 +24,9 @@ ROOT = Path(w2sr_jax.__file__).parent
 ERROR = re.compile(r"\b(\w*(?:Error|Exception)\b: .*|F\d{4} .*|.*Check failed.*)")
 
 
-def compile_step(request: dict[str, Any], topology: Topology, limit_s: float, kept: Path) -> dict[str, Any]:
+def compile_step(
+    request: dict[str, Any], topology: Topology, limit_s: float, kept: Path, *, save_hlo: bool = False
+) -> dict[str, Any]:
     """The worker's answer to a request (`planning.worker.answer`).
 
     An answer is kept on disk under the request, the source code and the compiler's version; a search that was killed
@@ -33,6 +35,7 @@ def compile_step(request: dict[str, Any], topology: Topology, limit_s: float, ke
     Args:
         limit_s: seconds after which the compilation is ended.
         kept: folder of the answers.
+        save_hlo: keeps the program's text there as well, when it is compiled.
 
     Raises:
         UsageError: the model cannot be split over that mesh.
@@ -51,10 +54,10 @@ def compile_step(request: dict[str, Any], topology: Topology, limit_s: float, ke
         "compiling the %s step for %s: %s, grad_accum=%d, remat=%s",
         *(request["step"], topology.name, how, train["grad_accum"], train["remat"]),
     )
-    found = _ask(request, topology, limit_s)
+    kept.mkdir(parents=True, exist_ok=True)
+    found = _ask(request | ({"hlo": str(path.with_suffix(".hlo"))} if save_hlo else {}), topology, limit_s)
     if "refused" in found:
         raise UsageError(found["refused"])
-    kept.mkdir(parents=True, exist_ok=True)
     write_json(path, found)
     return found
 

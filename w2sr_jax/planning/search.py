@@ -13,6 +13,7 @@ from typing import Any
 from w2sr_jax.model.config import ModelConfig
 
 STATE_BYTES = 16  # a parameter: float32 master weight, two moments, gradient
+KEEPING = ("none", "matmuls", "projections", "attention", "full")  # remat policies, from the one that keeps most
 
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
@@ -63,11 +64,12 @@ def explore(
 ) -> Iterator[tuple[Shape, dict[str, Any]]]:
     """Yields (shape, its plan) for at most `budget` shapes; those that `try_one` has no plan for are left out.
 
-    The first round takes the meshes in order until one fits with a single row. That one is then grown: activations
-    kept, if what a layer keeps at least could fit, and twice, four times ... the rows, as long as activations in
-    proportion would fit. What is left of the budget goes to the other meshes.
+    The first round takes the meshes in order until one fits with a single row and remat of whole layers. That one is
+    then grown to one, two, four ... rows, as long as activations in proportion would fit, each with the policy that
+    keeps most of what could fit (`kept_bytes`). What is left of the budget goes to the other meshes, and where none
+    fits, to the host's memory.
     """
-    left = budget
+    left, fitted = budget, False
     for start in starts:
         if left == 0:
             return
@@ -78,27 +80,44 @@ def explore(
         yield start, plan
         if not plan["fits"]:
             continue
-        spare = plan["hbm_bytes_per_chip"] - plan["peak_bytes_per_chip"]
-        grown = []
-        if kept_bytes(model, length, start.tensor) < spare:
-            grown.append(dataclasses.replace(start, remat="none"))
-        rows = 2
-        while batch_size % (start.data * start.fsdp * rows) == 0 and plan["memory"]["activations"] * (rows - 1) < spare:
-            grown.append(dataclasses.replace(start, rows=rows))
-            rows *= 2
-        for shape in grown:
+        fitted = True
+        for shape in _grown(start, plan, model, batch_size, length):
             if left == 0:
                 return
             left -= 1
             if larger := try_one(shape):
                 yield shape, larger
+    if left and not fitted and starts:
+        last = dataclasses.replace(starts[0], remat="offload")
+        if plan := try_one(last):
+            yield last, plan
 
 
-def kept_bytes(model: ModelConfig, length: int, tensor: int) -> int:
-    """The least that a row keeps for the backward pass without remat, in bfloat16: projections, and half of T x T."""
-    heads, kv, width = model.num_heads, model.num_kv_heads, model.head_dim
-    values = 4 * model.hidden_size + ((heads + 2 * kv) * width + 3 * model.intermediate_size) // tensor
-    return 2 * model.num_layers * (length * values + heads // tensor * length * length // 2)
+def _grown(start: Shape, plan: dict[str, Any], model: ModelConfig, batch_size: int, length: int) -> list[Shape]:
+    """Larger ways to run a shape that fits, as far as they may fit, too."""
+    spare, activations = plan["hbm_bytes_per_chip"] - plan["peak_bytes_per_chip"], plan["memory"]["activations"]
+    found, rows = [], 1
+    while batch_size % (start.data * start.fsdp * rows) == 0 and activations * (rows - 1) < spare:
+        left = spare - activations * (rows - 1)
+        policy = next(p for p in KEEPING if rows * kept_bytes(model, length, start.tensor, p) < left)
+        found.append(dataclasses.replace(start, rows=rows, remat=policy))
+        rows *= 2
+    return [shape for shape in found if shape != start]
+
+
+def kept_bytes(model: ModelConfig, length: int, tensor: int, remat: str) -> int:
+    """The least that a row keeps for the backward pass beside each layer's input, in bfloat16 (model/remat.py)."""
+    width = model.hidden_size
+    heads, kv_heads = (model.head_dim * count // tensor for count in (model.num_heads, model.num_kv_heads))
+    mlp = model.intermediate_size // tensor
+    values = {
+        "none": 4 * width + 2 * heads + 2 * kv_heads + 3 * mlp,
+        "matmuls": width + 2 * heads + 2 * kv_heads + 2 * mlp,
+        "projections": width + 2 * heads + 2 * kv_heads,
+        "attention": heads,
+        "full": 0,
+    }[remat]
+    return 2 * model.num_layers * length * values
 
 
 def cheapest(tried: list[tuple[Shape, dict[str, Any]]]) -> tuple[Shape, dict[str, Any]] | None:

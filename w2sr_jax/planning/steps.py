@@ -53,6 +53,7 @@ def sft_step(
             dtype=jnp.dtype(train.dtype),
             scan_layers=train.scan_layers,
             remat=train.remat,
+            attention=train.attention,
         )
 
     graphdef, params = nnx.split(nnx.eval_shape(build))

@@ -13,6 +13,7 @@ import dataclasses
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -34,7 +35,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         request: topology (a name), model (a decoded config.json), mesh, train, optimizer (configs as dicts), rows,
-            length, step ("train" or "decode"; of a decode step the length is that of its cache).
+            length, step ("train" or "decode"; of a decode step the length is that of its cache), and perhaps hlo, the
+            file that takes the compiled program's text.
     """
     started = time.monotonic()
     try:
@@ -73,7 +75,10 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         )
         if hasattr(stats, name)
     }
-    return found | {"program": dataclasses.asdict(read_program(compiled.as_text()))}
+    text = compiled.as_text()
+    if "hlo" in request:
+        Path(request["hlo"]).write_text(text)
+    return found | {"program": dataclasses.asdict(read_program(text))}
 
 
 def _trace(request: dict[str, Any], mesh: Any) -> Traced:

@@ -154,7 +154,7 @@ class Planner:
         found = self._compile("train", shape, config.batch_size, config.max_length, to_dict(train))
         tokens = config.batch_size * config.max_length
         model_flops = cost.train_flops(tokens=tokens, context=config.max_length, **self.sizes)
-        plan = self._plan(found, tokens, model_flops, f"The SFT step of {self.name} (dense attention)")
+        plan = self._plan(found, tokens, model_flops, f"The SFT step of {self.name}")
         plan |= {"train": to_dict(train), "flags": shape.flags(config.batch_size)}
         plan["six_n_flops_per_step"] = cost.train_flops(self.sizes["num_params"], tokens)
         plan["mesh"] = {axis: getattr(shape, axis) for axis in ("data", "fsdp", "tensor")}
@@ -187,7 +187,10 @@ class Planner:
             "rows": rows,
             "length": length,
         }
-        return compile_step(request, self.topology, self.config.compile_limit_s, self.workdir / "compiled")
+        config = self.config
+        return compile_step(
+            request, self.topology, config.compile_limit_s, self.workdir / "compiled", save_hlo=config.save_hlo
+        )
 
 
 if __name__ == "__main__":

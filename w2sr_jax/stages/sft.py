@@ -59,7 +59,14 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
 
         # ---- model and state
         train = config.train
-        model = hf.load(directory, mesh, compute_dtype=train.dtype, scan_layers=train.scan_layers, remat=train.remat)
+        model = hf.load(
+            directory,
+            mesh,
+            compute_dtype=train.dtype,
+            scan_layers=train.scan_layers,
+            remat=train.remat,
+            attention=train.attention,
+        )
         graphdef, params = nnx.split(model)
         optimizer = make_optimizer(config.optimizer)
         state = init_state(params, optimizer, mesh)
