@@ -45,18 +45,23 @@ def measure(configs: list[str], workdir: Path) -> tuple[list[Row], bool]:
     """
     rows, same = list[Row](), True
     for picked in configs:
-        at = workdir / picked.rpartition(":")[2]
-        run(compare.main, load_config_file(picked), at, "compare")
-        found = read_json(at / "compare.json")
+        run(compare.main, load_config_file(picked), workdir / name(picked), "compare")
+        found = read_json(workdir / name(picked) / "compare.json")
         rows += report.rows(found)
         same &= found["parity_holds"]
     first = load_config_file(configs[0])
-    inputs = compare.inputs(first, workdir / configs[0].rpartition(":")[2])
+    inputs = compare.inputs(first, workdir / name(configs[0]))
     eaten = [max(one.ours, one.peer) for one in rows if one.what.startswith("training, ")]
     if eaten:
         rows += pipeline_rows(tokens_per_second(inputs.sft.data, inputs.sft.model), max(eaten))
     threads = first.threads or len(os.sched_getaffinity(0))
     return rows + scaling_rows(first, workdir / "scaling", threads, environment(threads, os.environ)), same
+
+
+def name(picked: str) -> str:
+    """Of a comparison's workdir: FILE-VARIANT."""
+    path, _, variant = picked.partition(":")
+    return "-".join(filter(None, (Path(path).stem, variant)))
 
 
 def main() -> int:

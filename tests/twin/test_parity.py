@@ -29,6 +29,16 @@ def config(tmp_path_factory) -> CompareConfig:
     return CompareConfig(sft=SFTConfig(model=str(model), data=data, optimizer=optimizer, train=train), random=random)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Threads that wait for each other in turns are very slow on a busy machine."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def request(config, batches, **changes):
     train = dataclasses.replace(config.sft.train, **changes)
     return {

@@ -39,7 +39,12 @@ class JaxSFT:
         self.mesh, self.total = mesh_or_none(MeshConfig(**request["mesh"])), request["total"]
         self.batches, train = Path(request["batches"]), self.train
         model = hf.load(
-            request["model"], self.mesh, compute_dtype=train.dtype, scan_layers=train.scan_layers, remat=train.remat
+            request["model"],
+            self.mesh,
+            compute_dtype=train.dtype,
+            scan_layers=train.scan_layers,
+            remat=train.remat,
+            attention=train.attention,
         )
         self.graphdef, params = nnx.split(model)
         self.prepare(request, params)

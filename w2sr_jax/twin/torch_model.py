@@ -45,14 +45,14 @@ def rank() -> int:
 def load(directory: str | Path, device: torch.device, remat: str) -> Any:
     """float32 master weights of a Hugging Face directory, in training mode.
 
-    Attention is torch's scaled_dot_product_attention, or flash-attn where that is installed. remat "full" is gradient
-    checkpointing of every layer.
+    Attention is torch's scaled_dot_product_attention, or flash-attn where that is installed. Gradient checkpointing is
+    of whole layers, whatever remat keeps beside their inputs; "none" is none.
     """
     flash = device.type == "cuda" and importlib.util.find_spec("flash_attn") is not None
     model = transformers.AutoModelForCausalLM.from_pretrained(
         directory, dtype=torch.float32, attn_implementation="flash_attention_2" if flash else "sdpa"
     )
-    if remat == "full":
+    if remat != "none":
         model.gradient_checkpointing_enable({"use_reentrant": False})
     model.train().to(device)
     return shard(model) if world_size() > 1 else model

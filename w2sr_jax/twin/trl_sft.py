@@ -110,7 +110,7 @@ def arguments(request: dict[str, Any], device: torch.device) -> trl.SFTConfig:
         max_grad_norm=optimizer.clip_norm,
         optim="adamw_torch_fused",
         bf16=bfloat16,
-        gradient_checkpointing=train["remat"] == "full",
+        gradient_checkpointing=train["remat"] != "none",
         use_cpu=device.type == "cpu",
         dataloader_pin_memory=device.type == "cuda",
         logging_steps=1,
