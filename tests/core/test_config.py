@@ -131,10 +131,10 @@ def changed(config, **values):
             "config.sampling.n: a group needs at least 2 samples, got 1",
         ),
         (changed(STAGES["evaluate"], sampling=SamplingConfig(top_p=0.0)), "config.sampling.top_p: must be at least"),
-        (ReportConfig(), "config.arms, config.reports, config.rows, config.sections: set one of the four"),
+        (ReportConfig(), "config.arms, .reports, .rows, .sections, .traces: set one of the five"),
         (
             ReportConfig(arms={"a": ("w",)}, reports=("r",)),
-            "config.arms, config.reports, config.rows, config.sections: set one of the four",
+            "config.arms, .reports, .rows, .sections, .traces: set one of the five",
         ),
     ],
 )

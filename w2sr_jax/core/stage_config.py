@@ -348,7 +348,7 @@ class ReportConfig:
     score_template: str = opt("qwen-boxed", "its prompt", later=True)
     score_max_length: int = opt(4096, "longest trace that it reads, in tokens", minimum=8, later=True)
     score_batch: int = opt(8, "traces read together", minimum=1, later=True)
-    score_dtype: str = opt("bfloat16", "", choices=("bfloat16", "float32"), later=True)
+    score_dtype: str = opt("bfloat16", "of its activations", choices=("bfloat16", "float32"), later=True)
     row_notes: tuple[str, ...] = opt((), "where rows come from and how they were made, shown in the report")
     allow_mixed_decoding: bool = opt(False, "compare results made under different decoding protocols")
     bootstrap: int = opt(10_000, "resamples of the intervals", minimum=100)

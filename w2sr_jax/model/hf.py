@@ -148,14 +148,18 @@ def _fill(
     return value
 
 
-def _where(spec: ParamSpec, mesh: jax.sharding.Mesh | None, name: str) -> jax.sharding.Sharding:
-    if mesh is None:
-        return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return sharding(spec.axes, spec.shape, mesh, name)
+def _where(spec: ParamSpec, mesh: jax.sharding.Mesh | None, name: str) -> jax.sharding.Sharding | None:
+    """None is the default device, and no commitment to it: a step that met some committed arrays would compile twice."""
+    return None if mesh is None else sharding(spec.axes, spec.shape, mesh, name)
 
 
 def _read(
-    files: TensorFiles, name: str, shape: tuple[int, ...], transposed: bool, dtype: Any, where: jax.sharding.Sharding
+    files: TensorFiles,
+    name: str,
+    shape: tuple[int, ...],
+    transposed: bool,
+    dtype: Any,
+    where: jax.sharding.Sharding | None,
 ) -> jax.Array:
     """One tensor of the files; every device gets its slice, and only that is read."""
     done: dict[tuple[tuple[int, int, int], ...], np.ndarray] = {}  # replicas share one read
@@ -168,12 +172,15 @@ def _read(
             done[bounds] = np.ascontiguousarray(value.T if transposed else value).astype(dtype, copy=False)
         return done[bounds]
 
+    if where is None:
+        return jnp.asarray(part((slice(None),) * len(shape)))
     return jax.make_array_from_callback(shape, where, part)
 
 
 @functools.partial(jax.jit, static_argnames=("shape", "dtype", "where"))
-def _zeros(shape: tuple[int, ...], dtype: Any, where: jax.sharding.Sharding) -> jax.Array:
-    return jax.lax.with_sharding_constraint(jnp.zeros(shape, dtype), where)
+def _zeros(shape: tuple[int, ...], dtype: Any, where: jax.sharding.Sharding | None) -> jax.Array:
+    zeros = jnp.zeros(shape, dtype)
+    return zeros if where is None else jax.lax.with_sharding_constraint(zeros, where)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
