@@ -149,7 +149,7 @@ def _fill(
 
 
 def _where(spec: ParamSpec, mesh: jax.sharding.Mesh | None, name: str) -> jax.sharding.Sharding | None:
-    """None is the default device, and no commitment to it: a step that met some committed arrays would compile twice."""
+    """None is the default device, without committing to it: a step that met committed arrays would compile twice."""
     return None if mesh is None else sharding(spec.axes, spec.shape, mesh, name)
 
 
