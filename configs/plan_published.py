@@ -59,7 +59,8 @@ PUBLISHED = {
         length=4096,
         remat="projections",
         differs="attention's output is kept here and its projection computed again, there the reverse; flags that make "
-        "collectives asynchronous there, which this libtpu refuses; ours does not fit; the table says 512 chips, the script v5p-512, 256",
+        "collectives asynchronous there, which this libtpu refuses; ours does not fit; the table "
+        "says 512 chips, the script v5p-512, 256",
     ),
 }
 
