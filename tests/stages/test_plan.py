@@ -155,8 +155,8 @@ def test_a_tpu_plan_has_a_time_a_cost_and_the_options_of_its_mesh(config, topolo
     found = plan.main(config, str(tmp_path / "w"))
     assert found["fits"]
     assert found["versions"]["libtpu"]
-    wide = topology == "v5e:2x4"  # an fsdp axis of 8
-    assert ("xla_jf_spmd_threshold_for_windowed_einsum_mib" in found["compiler_options"]) == wide
+    assert "xla_jf_spmd_threshold_for_windowed_einsum_mib" in found["compiler_options"]
+    assert ("xla_tpu_scoped_vmem_limit_kib" in found["compiler_options"]) == (topology == "v6e:2x2")
     assert 0 < found["step_seconds_parts"]["at_peak_flops"] < found["step_seconds_estimate"] < 1
     assert found["usd_per_billion_tokens"] > 0
     assert found["collectives"]
