@@ -150,6 +150,15 @@ def test_a_uniform_number_picks_the_token_whose_share_it_lies_in(size):
     assert (numbers >= end - probs[rows, tokens] - 1e-6).all()
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logits_that_are_no_numbers_still_give_a_token_of_the_vocabulary(temperature):
+    logits = np.zeros((3, 61), np.float32)
+    logits[1, 7], logits[2] = np.nan, np.nan
+    keys = row_keys(np.zeros((3, 2), np.uint32), np.arange(3, dtype=np.uint32))
+    tokens = np.asarray(choose_tokens(logits, keys, np.zeros(3, np.int32), temperature, 1.0, 0))
+    assert ((tokens >= 0) & (tokens < 61)).all()
+
+
 def expected_probs(logits: np.ndarray, temperature: float, top_p: float, top_k: int) -> np.ndarray:
     """Softmax, then the k most probable, then the fewest of these with mass top_p, by a plain loop."""
     probs = np.exp(logits.astype(np.float64) / temperature)

@@ -42,8 +42,8 @@ def choose_tokens(
 
 
 def first_largest(values_BX: jax.Array) -> jax.Array:
-    """argmax, int32 [B]; on a CPU two plain reductions take a sixth of its time."""
-    return _first(values_BX == jnp.max(values_BX, axis=-1, keepdims=True))
+    """argmax, int32 [B]; on a CPU two plain reductions take a sixth of its time. 0 where a value is NaN."""
+    return _first(~(values_BX < jnp.max(values_BX, axis=-1, keepdims=True)))
 
 
 def _first(found_BX: jax.Array) -> jax.Array:
