@@ -169,7 +169,7 @@ def _read(
         if bounds not in done:
             inner = tuple(slice(*b) for b in bounds)
             value = files.read(name, inner[::-1] if transposed else inner)
-            done[bounds] = np.ascontiguousarray(value.T if transposed else value).astype(dtype, copy=False)
+            done[bounds] = np.asarray(value.T if transposed else value, dtype=dtype, order="C")
         return done[bounds]
 
     if where is None:
