@@ -12,7 +12,7 @@ from typing import Any
 
 from w2sr_jax.core import cost
 from w2sr_jax.core.rows import Row
-from w2sr_jax.core.stage_config import CompareConfig
+from w2sr_jax.core.tool_config import CompareConfig
 from w2sr_jax.model import hf
 from w2sr_jax.model.flops import flops_shape
 from w2sr_jax.twin.made import make

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from w2sr_jax.core.config import DataConfig, MeshConfig, OptimizerConfig
 from w2sr_jax.core.runtime import load_config_file
-from w2sr_jax.core.stage_config import CompareConfig, RandomConfig, RecipeConfig, SFTConfig, TrainConfig
+from w2sr_jax.core.stage_config import SFTConfig, TrainConfig
+from w2sr_jax.core.tool_config import CompareConfig, RandomConfig, RecipeConfig
 
 HERE = Path(__file__).parent
 RECIPES = {"7b-from-1.5b": "qwen2.5-7b", "14b-from-1.5b": "qwen2.5-14b", "32b-from-1.5b": "qwen2.5-32b"}

@@ -9,7 +9,7 @@ needs), configs/plan/topologies.json the slices of the table in configs/plan/REA
 from pathlib import Path
 
 from w2sr_jax.core.runtime import load_config_file
-from w2sr_jax.core.stage_config import PlanConfig
+from w2sr_jax.core.tool_config import PlanConfig
 
 HERE = Path(__file__).parent
 MODELS = ("qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-7b", "qwen2.5-14b", "qwen2.5-32b")

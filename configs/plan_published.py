@@ -12,7 +12,8 @@ from pathlib import Path
 
 from w2sr_jax.core.config import MeshConfig, OptimizerConfig
 from w2sr_jax.core.runtime import load_config_file
-from w2sr_jax.core.stage_config import PlanConfig, TrainConfig
+from w2sr_jax.core.stage_config import TrainConfig
+from w2sr_jax.core.tool_config import PlanConfig
 
 HERE = Path(__file__).parent
 RECIPES = "github.com/AI-Hypercomputer/tpu-recipes"

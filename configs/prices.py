@@ -7,7 +7,7 @@ row, because `w2sr plan` does not compile for them.
 """
 
 from w2sr_jax.core.config import PriceConfig
-from w2sr_jax.core.stage_config import PriceTable
+from w2sr_jax.core.tool_config import PriceTable
 
 CATALOG = "skypilot-catalog 006059e0f18a, read 2026-11-23: us-central1-a, on demand"
 

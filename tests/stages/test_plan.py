@@ -10,7 +10,8 @@ import pytest
 from w2sr_jax.core.config import MeshConfig, OptimizerConfig, PriceConfig
 from w2sr_jax.core.errors import UsageError, W2SRError
 from w2sr_jax.core.mesh import make_mesh
-from w2sr_jax.core.stage_config import PlanConfig, TrainConfig
+from w2sr_jax.core.stage_config import TrainConfig
+from w2sr_jax.core.tool_config import PlanConfig
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.planning import child
 from w2sr_jax.planning.steps import sft_step

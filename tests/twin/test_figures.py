@@ -7,7 +7,8 @@ import pytest
 from w2sr_jax.core.config import PriceConfig, validate
 from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.rows import Row, row
-from w2sr_jax.core.stage_config import CompareConfig, GRPOLossConfig, RecipeConfig
+from w2sr_jax.core.stage_config import GRPOLossConfig
+from w2sr_jax.core.tool_config import CompareConfig, RecipeConfig
 from w2sr_jax.reporting import sides as report
 from w2sr_jax.reporting import sides_page
 from w2sr_jax.twin import figures

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from w2sr_jax.core.config import DataConfig, MeshConfig, OptimizerConfig
-from w2sr_jax.core.stage_config import CompareConfig, GRPOLossConfig, RandomConfig, SFTConfig, TrainConfig
+from w2sr_jax.core.stage_config import GRPOLossConfig, SFTConfig, TrainConfig
+from w2sr_jax.core.tool_config import CompareConfig, RandomConfig
 from w2sr_jax.twin import dump
 from w2sr_jax.twin.jax_train import JaxGRPO, JaxSFT
 from w2sr_jax.twin.made import make

@@ -22,7 +22,7 @@ from w2sr_jax.core.config import validate
 from w2sr_jax.core.records import read_json, write_json, write_text
 from w2sr_jax.core.revision import commit
 from w2sr_jax.core.rows import Row, machine
-from w2sr_jax.core.stage_config import CompareConfig
+from w2sr_jax.core.tool_config import CompareConfig
 from w2sr_jax.model import hf
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.flops import flops_shape

@@ -9,7 +9,7 @@ from typing import Any
 
 from w2sr_jax.core import cost
 from w2sr_jax.core.rows import Row, row
-from w2sr_jax.core.stage_config import CompareConfig, RecipeConfig
+from w2sr_jax.core.tool_config import CompareConfig, RecipeConfig
 from w2sr_jax.model.flops import FlopsShape
 
 GIB = 1 << 30

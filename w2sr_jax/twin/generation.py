@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from w2sr_jax.core.stage_config import CompareConfig
+from w2sr_jax.core.tool_config import CompareConfig
 from w2sr_jax.twin.training import OURS, open_sides
 
 GREEDY, TAIL = "greedy", "tail"

@@ -11,7 +11,7 @@ from flax import nnx
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from w2sr_jax.core.records import Problem, Trace, read_json, write_json, write_jsonl, write_text
-from w2sr_jax.core.stage_config import RandomConfig
+from w2sr_jax.core.tool_config import RandomConfig
 from w2sr_jax.model import hf
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.decoder import Decoder

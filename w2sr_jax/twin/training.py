@@ -16,7 +16,7 @@ from typing import Any
 from absl import logging
 
 from w2sr_jax.core.errors import W2SRError
-from w2sr_jax.core.stage_config import CompareConfig
+from w2sr_jax.core.tool_config import CompareConfig
 from w2sr_jax.twin.side import Side
 
 OURS, TRL = "ours", "trl"

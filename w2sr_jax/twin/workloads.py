@@ -15,7 +15,7 @@ from w2sr_jax.core import cost
 from w2sr_jax.core.records import read_json, write_json
 from w2sr_jax.core.rendezvous import versions
 from w2sr_jax.core.rows import machine
-from w2sr_jax.core.stage_config import CompareConfig
+from w2sr_jax.core.tool_config import CompareConfig
 from w2sr_jax.model import hf
 from w2sr_jax.model.flops import flops_shape
 from w2sr_jax.twin import dump, generation, training
