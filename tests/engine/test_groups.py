@@ -1,13 +1,16 @@
 """Problems in, graded groups out, with an engine that answers by rote."""
 
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
 
+from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.records import Problem
 from w2sr_jax.engine.base import Completion, Sampling
 from w2sr_jax.engine.groups import Asker, Group, sample_groups
+from w2sr_jax.grading.pool import GraderPool
 
 SAMPLING = Sampling(max_tokens=4, temperature=1.0, n=2, seed=5)
 
@@ -30,13 +33,19 @@ class Rote:
 
     def generate(self, prompts, sampling, *, seeds=None, on_finished=None):
         self.asked += zip(prompts, seeds)
-        texts = [(chr(prompt[-1]), "nothing")[: sampling.n] for prompt in prompts]
-        return [[Completion(text, [1, 2], [-1.0, -1.0], "stop") for text in pair] for pair in texts]
+        answers = []
+        for number, prompt in enumerate(prompts):
+            texts = (f"\\boxed{{{chr(prompt[-1])}}}", "nothing")[: sampling.n]
+            answers.append([Completion(text, [1, 2], [-1.0, -1.0], "stop") for text in texts])
+            for sample, one in enumerate(answers[-1]):
+                on_finished(number, sample, one)
+        return answers
 
 
 @pytest.fixture
 def asker():
-    return Asker(Rote(), Letters(), "plain", lambda pairs, verifiers: [text == answer for text, answer in pairs])
+    with GraderPool() as pool:
+        yield Asker(Rote(), Letters(), "plain", pool)
 
 
 def problem(number, answer=None):
@@ -64,6 +73,36 @@ def test_the_random_stream_follows_from_seed_salt_and_problem_alone(asker):
 def test_a_problem_that_is_asked_twice_at_once_gets_two_random_streams(asker):
     asker.ask([problem(1), problem(1), problem(1)], SAMPLING, "0")
     assert len({seed for _, seed in asker.engine.asked}) == 3
+
+
+def test_answers_are_graded_while_others_are_written():
+    class Watched(GraderPool):
+        graded = threading.Event()
+
+        def grade_many(self, *args):
+            grades = super().grade_many(*args)
+            self.graded.set()
+            return grades
+
+    class Slow(Rote):
+        """Writes no second answer before the first is graded."""
+
+        def generate(self, prompts, sampling, *, seeds=None, on_finished=None):
+            def first_graded(*finished):
+                on_finished(*finished)
+                assert Watched.graded.wait(60)
+
+            return super().generate(prompts, sampling, seeds=seeds, on_finished=first_graded)
+
+    with Watched() as pool:
+        groups = Asker(Slow(), Letters(), "plain", pool).ask([problem(3), problem(4, answer=7)], SAMPLING, "0")
+    np.testing.assert_array_equal([group.correct_G for group in groups], [[1, 0], [0, 0]])
+
+
+def test_a_grader_that_cannot_start_is_an_error_of_the_one_who_asks(asker, monkeypatch):
+    monkeypatch.setattr(asker.pool, "grade_many", lambda *args: (_ for _ in ()).throw(W2SRError("grading: no process")))
+    with pytest.raises(W2SRError, match="no process"):
+        asker.ask([problem(1)], SAMPLING, "0")
 
 
 def test_validation_is_greedy_and_asks_once(asker):

@@ -8,18 +8,19 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 
+from w2sr_jax.core import processes
 from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.records import Problem
 from w2sr_jax.data.chat import render
 from w2sr_jax.engine.base import Completion, Generator, Sampling
 from w2sr_jax.engine.open import request_seed
-
-# (response, answer) pairs and the verifier of each -> which are right
-Judge = Callable[[list[tuple[str, str]], list[str]], list[bool]]
+from w2sr_jax.grading.ahead import GradingAhead
+from w2sr_jax.grading.pool import GraderPool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,12 +40,17 @@ class Group:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Asker:
-    """Asks an engine and has a judge grade what it answers."""
+    """Asks an engine, and grades each answer while the next ones are being written.
+
+    Args:
+        waiting: entered while the last grades are waited for.
+    """
 
     engine: Generator
     tokenizer: Any
     template: str
-    judge: Judge
+    pool: GraderPool
+    waiting: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def ask(self, problems: Sequence[Problem], sampling: Sampling, salt: str) -> list[Group]:
         """One group a problem.
@@ -59,13 +65,22 @@ class Asker:
             again = f":{times[problem.id]}" if times[problem.id] else ""
             seeds.append(request_seed(sampling.seed, f"{salt}:{problem.id}{again}"))
             times[problem.id] += 1
-        answers = self.engine.generate(prompts, sampling, seeds=seeds)
-        if failed := sum(one.finish_reason == "failed" for group in answers for one in group):
-            raise W2SRError(f"{failed} responses failed: the engine died of their requests; see its log lines above")
-        correct = self.judge(
-            [(one.text, problem.answer) for problem, group in zip(problems, answers) for one in group],
-            [problem.verifier for problem, group in zip(problems, answers) for _ in group],
-        )
+
+        with GradingAhead(self.pool) as grading:
+
+            def finished(number: int, sample: int, completion: Completion) -> None:
+                place, problem = number * sampling.n + sample, problems[number]
+                # Each process grades its share, and all go on with the same verdicts, deadlines that ran out included.
+                if place % processes.count() == processes.index():
+                    grading.put(place, (completion.text, problem.answer), problem.verifier)
+
+            answers = self.engine.generate(prompts, sampling, seeds=seeds, on_finished=finished)
+            if failed := sum(one.finish_reason == "failed" for group in answers for one in group):
+                raise W2SRError(
+                    f"{failed} responses failed: the engine died of their requests; see its log lines above"
+                )
+            with self.waiting():
+                correct = processes.interleave("verdicts", [grade.correct for grade in grading.results()])
         correct_PG = np.array(correct, np.float32).reshape(len(problems), -1)
         return [Group(*parts) for parts in zip(problems, prompts, answers, correct_PG)]
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from w2sr_jax.core import cost, preemption, processes, runtime
+from w2sr_jax.core import cost, preemption, runtime
 from w2sr_jax.core.config import validate
 from w2sr_jax.core.errors import Preempted
 from w2sr_jax.core.mesh import mesh_or_none
@@ -104,14 +104,10 @@ def main(config: GRPOConfig, workdir: str) -> dict[str, float]:
             logging.info("resuming at step %d of at most %d", at.step, config.steps)
         engine = open_engine(config.engine, directory, config.decode, config.mesh)
 
-        def judge(pairs: list[tuple[str, str]], verifiers: list[str]) -> list[bool]:
-            # Each process grades its share, and all go on with the same verdicts, deadlines that ran out included.
-            share = slice(processes.index(), None, processes.count())
-            with meter.part("data_wait_seconds"):  # the devices have nothing to do meanwhile
-                verdicts = [grade.correct for grade in pool.grade_many(pairs[share], verifiers[share])]
-                return processes.interleave("verdicts", verdicts)
+        def waiting() -> contextlib.AbstractContextManager[None]:
+            return meter.part("data_wait_seconds")  # the devices have nothing to do meanwhile
 
-        asker = Asker(engine, tokenizer, config.template, judge)
+        asker = Asker(engine, tokenizer, config.template, pool, waiting)
 
         with (
             contextlib.closing(engine),
