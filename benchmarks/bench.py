@@ -25,7 +25,7 @@ from benchmarks.pipeline import pipeline_rows, tokens_per_second
 from benchmarks.scaling import scaling_rows
 from benchmarks.table import show
 from w2sr_jax.core.errors import W2SRError
-from w2sr_jax.core.records import read_json
+from w2sr_jax.core.files import read_json
 from w2sr_jax.core.revision import commit
 from w2sr_jax.core.rows import Row, machine
 from w2sr_jax.core.runtime import load_config_file, run

@@ -9,7 +9,7 @@ import runpy
 import sys
 from pathlib import Path
 
-from w2sr_jax.core.records import read_json
+from w2sr_jax.core.files import read_json
 
 CONFIG = Path(__file__).parents[1] / "configs" / "plan_published.py"
 HEADER = "| step | published, s | estimated, s | error | compute, kernels, exposed collectives, s |\n|" + "---|" * 5

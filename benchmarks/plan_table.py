@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from w2sr_jax.core.records import read_json
+from w2sr_jax.core.files import read_json
 from w2sr_jax.core.topology import GIB, parse_topology
 
 SLICES = Path(__file__).parents[1] / "configs" / "plan" / "topologies.json"

@@ -21,7 +21,7 @@ the models that learned from each set, adds what features go with; score_model a
 
 from pathlib import Path
 
-from w2sr_jax.core.records import read_json
+from w2sr_jax.core.files import read_json
 from w2sr_jax.core.stage_config import ReportConfig
 
 ROWS = Path(__file__).parent / "paper" / "simplerl_zoo.json"

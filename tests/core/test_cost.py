@@ -10,7 +10,8 @@ import pytest
 from w2sr_jax.core import cost
 from w2sr_jax.core.config import PriceConfig
 from w2sr_jax.core.cost import CompileTimer, LedgerLine, StageClock, append_ledger, read_ledger
-from w2sr_jax.core.records import RecordError, write_json
+from w2sr_jax.core.files import write_json
+from w2sr_jax.core.records import RecordError
 
 QWEN_HALF_B = {"num_layers": 24, "num_heads": 14, "head_dim": 64}
 

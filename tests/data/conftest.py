@@ -7,7 +7,8 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from w2sr_jax.core.config import DataConfig
-from w2sr_jax.core.records import Problem, Trace, write_jsonl
+from w2sr_jax.core.files import write_jsonl
+from w2sr_jax.core.records import Problem, Trace
 from w2sr_jax.data.chat import load_tokenizer
 
 CHAT_TEMPLATE = (

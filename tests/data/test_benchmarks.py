@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from w2sr_jax.core.errors import UsageError, W2SRError
-from w2sr_jax.core.records import sha256_file
+from w2sr_jax.core.files import sha256_file
 from w2sr_jax.data import benchmarks
 from w2sr_jax.data.benchmarks import BENCHMARKS, Benchmark
 from w2sr_jax.data.tasks import load_problems

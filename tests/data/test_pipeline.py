@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from w2sr_jax.core.errors import UsageError, W2SRError
-from w2sr_jax.core.records import GradedTrace, RecordError, Trace, read_jsonl, write_jsonl
+from w2sr_jax.core.files import read_jsonl, write_jsonl
+from w2sr_jax.core.records import GradedTrace, RecordError, Trace
 from w2sr_jax.data.pipeline import make_pipeline
 
 

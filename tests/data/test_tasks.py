@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from w2sr_jax.core.records import Problem, RecordError, write_jsonl
+from w2sr_jax.core.files import write_jsonl
+from w2sr_jax.core.records import Problem, RecordError
 from w2sr_jax.data.tasks import last_boxed, load_problems
 
 # Our own problems, with the fields that each source publishes.

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from w2sr_jax.core.config import DecodeConfig, MeshConfig, SamplingConfig
-from w2sr_jax.core.records import Problem, Trace, read_jsonl
+from w2sr_jax.core.files import read_jsonl
+from w2sr_jax.core.records import Problem, Trace
 from w2sr_jax.engine import open as engines
 from w2sr_jax.engine.base import Completion, Sampling
 from w2sr_jax.engine.open import model_name, request_seed, sampling_for, write_traces

@@ -102,7 +102,8 @@ def test_the_data_of_the_first_run_is_right(host, tmp_path):
         [json.loads(line) for line in (tmp_path / "data set" / f"{name}.jsonl").read_text().splitlines()]
         for name in ("problems", "traces")
     )
-    from w2sr_jax.core.records import Problem, Trace, read_jsonl
+    from w2sr_jax.core.files import read_jsonl
+    from w2sr_jax.core.records import Problem, Trace
     from w2sr_jax.grading.grade import grade
 
     assert len(read_jsonl(tmp_path / "data set/problems.jsonl", Problem)) == len(problems) == 1024

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from w2sr_jax.core.config import to_dict, validate
-from w2sr_jax.core.records import GradedTrace, Problem, read_jsonl
+from w2sr_jax.core.files import read_jsonl
+from w2sr_jax.core.records import GradedTrace, Problem
 from w2sr_jax.stages import run
 
 FILE = Path(__file__).parents[2] / "configs" / "experiments" / "micro.py"

@@ -6,7 +6,8 @@ import pytest
 
 from w2sr_jax.core.config import OptimizerConfig
 from w2sr_jax.core.errors import W2SRError
-from w2sr_jax.core.records import Problem, Trace, read_jsonl
+from w2sr_jax.core.files import read_jsonl
+from w2sr_jax.core.records import Problem, Trace
 from w2sr_jax.data.chat import load_tokenizer
 from w2sr_jax.grading.grade import grade
 from w2sr_jax.micro.config import MicroConfig, PretrainConfig, SizeConfig, SplitsConfig

@@ -5,8 +5,9 @@ import pytest
 
 from w2sr_jax.core.config import OptimizerConfig
 from w2sr_jax.core.errors import UsageError
+from w2sr_jax.core.files import read_jsonl, write_jsonl
 from w2sr_jax.core.metrics import read_metrics
-from w2sr_jax.core.records import GradedTrace, Problem, Trace, read_jsonl, write_jsonl
+from w2sr_jax.core.records import GradedTrace, Problem, Trace
 from w2sr_jax.engine.base import Sampling
 from w2sr_jax.engine.jax_engine import JaxEngine
 from w2sr_jax.micro.config import MicroConfig, PretrainConfig, SizeConfig, SplitsConfig

@@ -18,8 +18,9 @@ from w2sr_jax.core.config import (
     flatten,
     to_dict,
 )
+from w2sr_jax.core.files import write_json, write_jsonl
 from w2sr_jax.core.mesh import batch_ways, local_rows, mesh_or_none, replicated
-from w2sr_jax.core.records import Problem, Trace, write_json, write_jsonl
+from w2sr_jax.core.records import Problem, Trace
 from w2sr_jax.core.stage_config import GRPOConfig, GRPOLossConfig, SFTConfig, TrainConfig
 from w2sr_jax.data.chat import load_tokenizer
 from w2sr_jax.data.pipeline import Pipeline, make_pipeline

@@ -10,8 +10,8 @@ from safetensors.numpy import load_file
 from spawn import spawn
 
 from w2sr_jax.core.config import CheckpointConfig
+from w2sr_jax.core.files import read_json
 from w2sr_jax.core.metrics import read_metrics
-from w2sr_jax.core.records import read_json
 from w2sr_jax.stages import sft
 
 ONE = (1, 1, 1)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from w2sr_jax.core.config import CheckpointConfig, DataConfig, DecodeConfig, MeshConfig, OptimizerConfig, SamplingConfig
-from w2sr_jax.core.records import Problem, Trace, write_jsonl
+from w2sr_jax.core.files import write_jsonl
+from w2sr_jax.core.records import Problem, Trace
 from w2sr_jax.core.stage_config import GRPOConfig, GRPOLossConfig, SFTConfig, TrainConfig
 from w2sr_jax.micro.config import SizeConfig
 from w2sr_jax.micro.pretrain import CONTEXT, new_model

@@ -6,7 +6,8 @@ import pytest
 
 from w2sr_jax.core.config import PriceConfig, SamplingConfig
 from w2sr_jax.core.cost import read_ledger
-from w2sr_jax.core.records import Problem, Trace, read_json, read_jsonl, sha256_file, sha256_records, write_jsonl
+from w2sr_jax.core.files import read_json, read_jsonl, sha256_file, sha256_records, write_jsonl
+from w2sr_jax.core.records import Problem, Trace
 from w2sr_jax.core.stage_config import DistillConfig
 from w2sr_jax.engine import open as engines
 from w2sr_jax.model import hf

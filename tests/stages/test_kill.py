@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from w2sr_jax.core.records import Prediction, Trace, read_json, read_jsonl
+from w2sr_jax.core.files import read_json, read_jsonl
+from w2sr_jax.core.records import Prediction, Trace
 
 ROOT = Path(__file__).parents[2]
 SEED, KILLS = 5, 5

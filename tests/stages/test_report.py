@@ -9,16 +9,8 @@ import pytest
 
 from w2sr_jax.core.cost import LedgerLine, append_ledger
 from w2sr_jax.core.errors import UsageError, W2SRError
-from w2sr_jax.core.records import (
-    GradedTrace,
-    Prediction,
-    Problem,
-    RecordError,
-    read_json,
-    read_jsonl,
-    write_json,
-    write_jsonl,
-)
+from w2sr_jax.core.files import read_json, read_jsonl, write_json, write_jsonl
+from w2sr_jax.core.records import GradedTrace, Prediction, Problem, RecordError
 from w2sr_jax.core.stage_config import ReportConfig
 from w2sr_jax.grading.statistics import paired_bootstrap, wilson_interval
 from w2sr_jax.stages import report

@@ -7,7 +7,8 @@ import pytest
 
 from w2sr_jax.core.config import opt
 from w2sr_jax.core.errors import UsageError, W2SRError
-from w2sr_jax.core.records import GradedTrace, Problem, Trace, read_jsonl, write_jsonl
+from w2sr_jax.core.files import read_jsonl, write_jsonl
+from w2sr_jax.core.records import GradedTrace, Problem, Trace
 from w2sr_jax.core.runtime import launch
 from w2sr_jax.core.stage_config import ExperimentConfig, FilterConfig, Node
 from w2sr_jax.stages import run

@@ -13,8 +13,9 @@ from tasks import flags_of
 from w2sr_jax.core.config import CheckpointConfig, MeshConfig, PriceConfig
 from w2sr_jax.core.cost import read_ledger
 from w2sr_jax.core.errors import UsageError, W2SRError
+from w2sr_jax.core.files import read_jsonl, write_jsonl
 from w2sr_jax.core.metrics import read_metrics
-from w2sr_jax.core.records import Trace, read_jsonl, write_jsonl
+from w2sr_jax.core.records import Trace
 from w2sr_jax.core.runtime import launch
 from w2sr_jax.core.stage_config import SFTConfig
 from w2sr_jax.model import hf

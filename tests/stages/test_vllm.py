@@ -14,8 +14,9 @@ from flax import nnx
 
 from w2sr_jax.core.config import DecodeConfig, OptimizerConfig, SamplingConfig, VllmConfig
 from w2sr_jax.core.errors import W2SRError
+from w2sr_jax.core.files import read_jsonl, write_jsonl
 from w2sr_jax.core.metrics import read_metrics
-from w2sr_jax.core.records import Prediction, Problem, Trace, read_jsonl, write_jsonl
+from w2sr_jax.core.records import Prediction, Problem, Trace
 from w2sr_jax.core.stage_config import DistillConfig, EvaluateConfig, GRPOLossConfig
 from w2sr_jax.engine import vllm_offline
 from w2sr_jax.micro.config import SizeConfig

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from w2sr_jax.core.records import Trace, write_jsonl
+from w2sr_jax.core.files import write_jsonl
+from w2sr_jax.core.records import Trace
 from w2sr_jax.core.stage_config import ENSEMBLES, TransformConfig
 from w2sr_jax.stages import transform
 from w2sr_jax.traces.ensemble import ensemble

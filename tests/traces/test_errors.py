@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from w2sr_jax.core.records import EditedTrace, Problem, RecordError, Trace, read_jsonl, write_jsonl
+from w2sr_jax.core.files import read_jsonl, write_jsonl
+from w2sr_jax.core.records import EditedTrace, Problem, RecordError, Trace
 from w2sr_jax.core.stage_config import TRACE_ERRORS, InjectConfig
 from w2sr_jax.grading.grade import grade
 from w2sr_jax.micro.task import Chain

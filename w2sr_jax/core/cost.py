@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from w2sr_jax.core.config import PriceConfig
-from w2sr_jax.core.records import JsonlAppender, Record, read_json, read_jsonl, write_json
+from w2sr_jax.core.files import JsonlAppender, read_json, read_jsonl, write_json
+from w2sr_jax.core.records import Record
 
 
 def attention_flops(tokens: float, *, num_layers: int, num_heads: int, head_dim: int, keys: float) -> float:

@@ -12,7 +12,8 @@ from typing import Self
 from absl import logging
 
 from w2sr_jax.core import processes
-from w2sr_jax.core.records import RecordError, write_text
+from w2sr_jax.core.files import write_text
+from w2sr_jax.core.records import RecordError
 
 
 class MetricWriter:

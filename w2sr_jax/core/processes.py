@@ -1,7 +1,7 @@
 """The processes of one run: which one this is, who writes, what they tell each other, and how they end together.
 
 All of it goes through JAX's coordination service, so nothing here needs a device, and a program of one process pays
-nothing. Files that all hosts share are written by process 0 alone (`is_writer`; core/records.py asks it). A wait has a
+nothing. Files that all hosts share are written by process 0 alone (`is_writer`; core/files.py asks it). A wait has a
 name and a timeout, and its error says which hosts did not come. When one process fails, all end with its line.
 """
 

@@ -23,7 +23,7 @@ from absl import flags, logging
 from w2sr_jax.core import config as configs
 from w2sr_jax.core import preemption, processes
 from w2sr_jax.core.errors import Preempted, UsageError, W2SRError
-from w2sr_jax.core.records import read_json, write_json
+from w2sr_jax.core.files import read_json, write_json
 from w2sr_jax.core.rendezvous import Coordinates
 from w2sr_jax.core.stage_config import ExperimentConfig
 

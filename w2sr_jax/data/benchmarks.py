@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from w2sr_jax.core.errors import UsageError, W2SRError
-from w2sr_jax.core.records import sha256_file
+from w2sr_jax.core.files import sha256_file
 
 PREFIX = "bench:"
 FOLDER_VARIABLE = "W2SR_BENCHMARKS"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from w2sr_jax.core.errors import UsageError, W2SRError
-from w2sr_jax.core.records import read_json
+from w2sr_jax.core.files import read_json
 
 INSTRUCTION = r"Please reason step by step, and put your final answer within \boxed{}."
 TEMPLATES: dict[str, str] = {

@@ -11,7 +11,8 @@ from absl import logging
 
 from w2sr_jax.core.config import DataConfig
 from w2sr_jax.core.errors import W2SRError
-from w2sr_jax.core.records import EditedTrace, GradedTrace, RecordError, Trace, iter_rows
+from w2sr_jax.core.files import iter_rows
+from w2sr_jax.core.records import EditedTrace, GradedTrace, RecordError, Trace
 from w2sr_jax.data import chat
 from w2sr_jax.data.tasks import load_problems
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from w2sr_jax.core.errors import UsageError, W2SRError
-from w2sr_jax.core.records import RecordError, iter_rows
+from w2sr_jax.core.files import iter_rows
+from w2sr_jax.core.records import RecordError
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from w2sr_jax.core.records import RecordError, Trace, iter_rows
+from w2sr_jax.core.files import iter_rows
+from w2sr_jax.core.records import RecordError, Trace
 from w2sr_jax.data.tasks import last_boxed, load_problems
 
 HUMAN = "human"

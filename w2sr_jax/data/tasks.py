@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from w2sr_jax.core import gym
-from w2sr_jax.core.records import Problem, RecordError, iter_rows
+from w2sr_jax.core.files import iter_rows
+from w2sr_jax.core.records import Problem, RecordError
 from w2sr_jax.data import benchmarks
 
 Row = dict[str, Any]

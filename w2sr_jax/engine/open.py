@@ -13,8 +13,9 @@ from absl import logging
 from w2sr_jax.core import processes
 from w2sr_jax.core.config import DecodeConfig, MeshConfig, SamplingConfig
 from w2sr_jax.core.errors import UsageError
+from w2sr_jax.core.files import JsonlAppender
 from w2sr_jax.core.metrics import Progress
-from w2sr_jax.core.records import JsonlAppender, Problem, Trace
+from w2sr_jax.core.records import Problem, Trace
 from w2sr_jax.data.chat import load_tokenizer, render, stop_token_ids
 from w2sr_jax.engine.base import Completion, Generator, Sampling
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
-from w2sr_jax.core.records import write_json, write_text
+from w2sr_jax.core.files import write_json, write_text
 from w2sr_jax.micro.task import BOX, QUESTION, WORK
 
 END, PAD, UNKNOWN = "<|endoftext|>", "<|pad|>", "<|unk|>"

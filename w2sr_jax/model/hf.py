@@ -24,8 +24,8 @@ from flax import nnx
 
 from w2sr_jax.core import processes
 from w2sr_jax.core.errors import W2SRError
+from w2sr_jax.core.files import sha256_file, write_json
 from w2sr_jax.core.mesh import replicated, sharding, warn_of_replicas
-from w2sr_jax.core.records import sha256_file, write_json
 from w2sr_jax.model.config import CheckpointError, ModelConfig
 from w2sr_jax.model.decoder import Decoder, ParamSpec, Remat, param_specs
 from w2sr_jax.model.hf_keys import KEYS, Tensor, open_checked, tensor_table

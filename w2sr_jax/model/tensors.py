@@ -17,7 +17,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from w2sr_jax.core import processes
-from w2sr_jax.core.records import RecordError, read_json, write_json
+from w2sr_jax.core.files import read_json, write_json
+from w2sr_jax.core.records import RecordError
 from w2sr_jax.model.config import CheckpointError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"

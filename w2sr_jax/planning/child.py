@@ -17,7 +17,7 @@ from absl import logging
 
 import w2sr_jax
 from w2sr_jax.core.errors import UsageError, W2SRError
-from w2sr_jax.core.records import read_json, write_json
+from w2sr_jax.core.files import read_json, write_json
 from w2sr_jax.core.topology import Topology, compile_environment
 
 ROOT = Path(w2sr_jax.__file__).parent

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from w2sr_jax.core.records import RecordError, read_json
+from w2sr_jax.core.files import read_json
+from w2sr_jax.core.records import RecordError
 from w2sr_jax.core.stage_config import ReportConfig
 from w2sr_jax.reporting import page, plots, tables
 from w2sr_jax.reporting.figures import drawn

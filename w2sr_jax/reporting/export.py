@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import logging
 
-from w2sr_jax.core.records import write_text
+from w2sr_jax.core.files import write_text
 from w2sr_jax.reporting.html import Note, Rows, Section, Table, page, walk
 
 LIMIT_BYTES = 5 * 2**20  # a page that a person opens from a mail

@@ -11,7 +11,8 @@ import numpy as np
 
 from w2sr_jax.core.config import flatten
 from w2sr_jax.core.errors import UsageError, W2SRError
-from w2sr_jax.core.records import Prediction, RecordError, read_json, read_jsonl
+from w2sr_jax.core.files import read_json, read_jsonl
+from w2sr_jax.core.records import Prediction, RecordError
 from w2sr_jax.core.stage_config import ReportConfig
 
 RESULT_FIELDS = ("benchmark", "k", "pass_at_1", "interval", "stop_rate", "grader", "decoding")

@@ -14,7 +14,8 @@ from typing import Any
 
 from w2sr_jax.core.config import flatten
 from w2sr_jax.core.errors import UsageError, W2SRError
-from w2sr_jax.core.records import RecordError, read_json
+from w2sr_jax.core.files import read_json
+from w2sr_jax.core.records import RecordError
 from w2sr_jax.core.stage_config import ReportConfig
 from w2sr_jax.grading.statistics import fieller_interval, t_interval
 from w2sr_jax.reporting import lab

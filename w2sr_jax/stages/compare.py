@@ -19,7 +19,7 @@ from absl import logging
 
 from w2sr_jax.core import cost, runtime
 from w2sr_jax.core.config import validate
-from w2sr_jax.core.records import read_json, write_json, write_text
+from w2sr_jax.core.files import read_json, write_json, write_text
 from w2sr_jax.core.revision import commit
 from w2sr_jax.core.rows import Row, machine
 from w2sr_jax.core.tool_config import CompareConfig

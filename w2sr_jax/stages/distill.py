@@ -12,7 +12,7 @@ from absl import logging
 
 from w2sr_jax.core import cost, processes, runtime
 from w2sr_jax.core.config import to_dict, validate
-from w2sr_jax.core.records import read_json, sha256_file, sha256_records, write_json, write_jsonl
+from w2sr_jax.core.files import read_json, sha256_file, sha256_records, write_json, write_jsonl
 from w2sr_jax.core.stage_config import DistillConfig
 from w2sr_jax.data.tasks import load_problems
 from w2sr_jax.engine.open import model_name, write_traces

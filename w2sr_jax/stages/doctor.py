@@ -17,7 +17,7 @@ from absl import logging
 from w2sr_jax.core import processes, runtime
 from w2sr_jax.core.config import validate
 from w2sr_jax.core.errors import W2SRError
-from w2sr_jax.core.records import write_json
+from w2sr_jax.core.files import write_json
 from w2sr_jax.core.tool_config import DoctorConfig
 from w2sr_jax.health import devices, hosts, places
 from w2sr_jax.health.check import FAIL, Check, joined, table

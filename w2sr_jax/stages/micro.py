@@ -13,7 +13,8 @@ from typing import Any
 
 from w2sr_jax.core import cost, runtime
 from w2sr_jax.core.config import validate
-from w2sr_jax.core.records import Problem, Trace, read_jsonl, write_json, write_jsonl
+from w2sr_jax.core.files import read_jsonl, write_json, write_jsonl
+from w2sr_jax.core.records import Problem, Trace
 from w2sr_jax.data.examples import read_traces
 from w2sr_jax.data.solutions import HUMAN
 from w2sr_jax.micro.config import MicroConfig

@@ -21,7 +21,7 @@ from absl import logging
 from w2sr_jax.core import cost, runtime
 from w2sr_jax.core.config import PriceConfig, to_dict, validate
 from w2sr_jax.core.errors import UsageError, W2SRError
-from w2sr_jax.core.records import write_json
+from w2sr_jax.core.files import write_json
 from w2sr_jax.core.tool_config import PlanConfig
 from w2sr_jax.core.topology import Topology, parse_topology
 from w2sr_jax.model.config import ModelConfig

@@ -19,8 +19,9 @@ from w2sr_jax.core import runtime
 from w2sr_jax.core.config import DataConfig, MeshConfig, validate
 from w2sr_jax.core.cost import StageClock, append_ledger
 from w2sr_jax.core.errors import UsageError
+from w2sr_jax.core.files import write_json, write_text
 from w2sr_jax.core.metrics import Progress
-from w2sr_jax.core.records import Trace, write_json, write_text
+from w2sr_jax.core.records import Trace
 from w2sr_jax.core.revision import commit
 from w2sr_jax.core.stage_config import ReportConfig
 from w2sr_jax.data.examples import iter_traces, read_traces

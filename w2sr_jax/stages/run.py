@@ -21,7 +21,7 @@ from absl import logging
 from w2sr_jax.core import runtime
 from w2sr_jax.core.config import to_dict, validate
 from w2sr_jax.core.errors import UsageError
-from w2sr_jax.core.records import read_json, sha256_file, write_json
+from w2sr_jax.core.files import read_json, sha256_file, write_json
 from w2sr_jax.core.references import map_strings, references, split_reference
 from w2sr_jax.core.stage_config import ExperimentConfig, Node
 from w2sr_jax.grading.pool import shared_workers

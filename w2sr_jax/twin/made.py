@@ -10,7 +10,8 @@ import numpy as np
 from flax import nnx
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
-from w2sr_jax.core.records import Problem, Trace, read_json, write_json, write_jsonl, write_text
+from w2sr_jax.core.files import read_json, write_json, write_jsonl, write_text
+from w2sr_jax.core.records import Problem, Trace
 from w2sr_jax.core.tool_config import RandomConfig
 from w2sr_jax.model import hf
 from w2sr_jax.model.config import ModelConfig

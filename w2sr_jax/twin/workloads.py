@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 
 from w2sr_jax.core import cost
-from w2sr_jax.core.records import read_json, write_json
+from w2sr_jax.core.files import read_json, write_json
 from w2sr_jax.core.rendezvous import versions
 from w2sr_jax.core.rows import machine
 from w2sr_jax.core.tool_config import CompareConfig
