@@ -3,8 +3,9 @@
     w2sr plan --config=configs/plan_published.py:mistral-7b --config.decode_rows=0 --workdir=runs/published/mistral-7b
     python -m benchmarks.plan_published runs/published
 
-Variants: mistral-7b, llama3.1-8b (MaxText on 8 v6e chips), llama2-70b (MaxText on 256 v5p chips). What their sources
-say and what could not be rebuilt stands in `PUBLISHED`; configs/plan/ holds the sizes.
+Variants: mistral-7b, llama3.1-8b (MaxText on 8 v6e chips), llama3.1-8b-16 (on 16), llama3.1-70b (on 64), llama2-70b
+(MaxText on 256 v5p chips). What their sources say and what could not be rebuilt stands in `PUBLISHED`; configs/plan/
+holds the sizes.
 """
 
 import dataclasses
@@ -23,6 +24,7 @@ RECIPES = "github.com/AI-Hypercomputer/tpu-recipes"
 class Published:
     """One measured step."""
 
+    model: str
     seconds: float
     source: str
     topology: str
@@ -34,6 +36,7 @@ class Published:
 
 PUBLISHED = {
     "mistral-7b": Published(
+        model="mistral-7b",
         seconds=6.320,
         source=f"{RECIPES} training/trillium/Mistral-7B-MaxText (7f2f5e6): step 6, 7,776.8 tokens/s/device",
         topology="v6e:2x4",
@@ -43,6 +46,7 @@ PUBLISHED = {
         differs="blocks of 2,048 in Splash there, 1,024 here; a sliding window is computed in neither",
     ),
     "llama3.1-8b": Published(
+        model="llama3.1-8b",
         seconds=3.443,
         source=f"{RECIPES} training/trillium/Llama3.1-8B-MaxText/v6e-8 (10ca5b9): step 14, 7,138.9 tokens/s/device",
         topology="v6e:2x4",
@@ -51,7 +55,28 @@ PUBLISHED = {
         remat="offload",
         differs="as mistral-7b",
     ),
+    "llama3.1-8b-16": Published(
+        model="llama3.1-8b",
+        seconds=3.393,
+        source=f"{RECIPES} training/trillium/Llama3.1-8B-MaxText/v6e-16 (43e52ff): step 14, 7,243.4 tokens/s/device",
+        topology="v6e:4x4",
+        rows=3,
+        length=8192,
+        remat="offload",
+        differs="as mistral-7b",
+    ),
+    "llama3.1-70b": Published(
+        model="llama3.1-70b",
+        seconds=18.688,
+        source=f"{RECIPES} training/trillium/Llama3.1-70B-MaxText/v6e-64 (3596002): step 14, 876.7 tokens/s/device",
+        topology="v6e:8x8",
+        rows=2,
+        length=8192,
+        remat="offload",
+        differs="as mistral-7b; what attention adds is kept on the host here and computed again there",
+    ),
     "llama2-70b": Published(
+        model="llama2-70b",
         seconds=4 * 4096 / 692,
         source="maxtext.readthedocs.io reference/models/tiering: 692 tokens/s/device, 65.4 %; MaxText "
         "configs/v5p/llama2_70b.sh (ad10ed0): 4 rows a device, save_dot_except_mlpwi",
@@ -76,7 +101,7 @@ def get_config(variant: str | None = None) -> PlanConfig:
     for size in recipe.topology.partition(":")[2].split("x"):
         chips *= int(size)
     return PlanConfig(
-        model=str(HERE / "plan" / f"{name}.json"),
+        model=str(HERE / "plan" / f"{recipe.model}.json"),
         topology=recipe.topology,
         batch_size=recipe.rows * chips,
         rows_per_group=recipe.rows,

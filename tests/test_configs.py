@@ -37,7 +37,7 @@ VARIANTS = {
     "paper/qwen25.py": ["", *pairs("7b", "14b", "32b")],
     "paper/qwen25_math.py": ["", *pairs("math-7b")],
     "paper/llama31.py": ["", *pairs("8b")],
-    "plan_published.py": ["", "mistral-7b", "llama3.1-8b", "llama2-70b"],
+    "plan_published.py": ["", "mistral-7b", "llama3.1-8b", "llama3.1-8b-16", "llama3.1-70b", "llama2-70b"],
     "plan.py": ["", "qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-7b", "qwen2.5-14b", "qwen2.5-32b"],
     "prices.py": [""],
     "report.py": [

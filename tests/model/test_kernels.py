@@ -80,6 +80,25 @@ def test_in_bfloat16_a_kernel_errs_by_less_than_one_rounding(form, width):
     assert max(found) < 2.0**-8
 
 
+@pytest.mark.parametrize("width", [64, 128])
+def test_queries_scaled_before_they_are_rounded_err_as_little_as_in_the_dense_form(width):
+    *arrays, do = inputs(1, 1024, 2, 1, width)
+    segments = packed(1, 1024, (300, 1024))
+    want = value_and_gradients(lambda q, k, v: exact(q, k, v, segments), *arrays, do)
+
+    def rounded(form, scaled):
+        def function(q, k, v):
+            q = q * choice.query_scale(form, width) if scaled else q
+            q, k, v = (x.astype(jnp.bfloat16) for x in (q, k, v))
+            return choice.attention(q, k, v, segment_ids_BT=segments, form=form, q_scaled=scaled)
+
+        return errors(value_and_gradients(jax.jit(function), *arrays, do), want)
+
+    dense_form, splash = rounded("dense", False), rounded("splash", True)
+    print(width, dense_form, splash)
+    assert all(s < 1.02 * d for s, d in zip(splash, dense_form))
+
+
 @pytest.mark.parametrize("sizes", [(2, 2, 2), (1, 2, 4)])
 @pytest.mark.parametrize("form", ["splash", "flash"])
 def test_on_a_mesh_a_kernel_computes_the_same(form, sizes):

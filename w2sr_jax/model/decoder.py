@@ -22,7 +22,7 @@ from w2sr_jax.core.mesh import LogicalAxis, constrain
 from w2sr_jax.model.attention import decode_attention
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.embedding import embed
-from w2sr_jax.model.kernels.choice import attention
+from w2sr_jax.model.kernels.choice import attention, pick, query_scale
 from w2sr_jax.model.kv_cache import Cache
 from w2sr_jax.model.remat import INPUT, MLP, OUT, QKV, kept, with_policy
 from w2sr_jax.model.rope import rope_tables, rotate
@@ -92,9 +92,9 @@ def linear(x_BTD: jax.Array, weight: jax.Array, bias: jax.Array | None = None) -
 
 
 def qkv(
-    config: ModelConfig, w: Weights, x_BTD: jax.Array, tables: Tables, mesh: Mesh | None = None
+    config: ModelConfig, w: Weights, x_BTD: jax.Array, tables: Tables, mesh: Mesh | None = None, q_scale: float = 1.0
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Rotated queries [B, T, N, H], rotated keys and values [B, T, K, H] of normalised activations."""
+    """Rotated queries [B, T, N, H] times `q_scale`, rotated keys and values [B, T, K, H] of normalised activations."""
 
     def project(name: str, heads: str) -> jax.Array:
         y = linear(x_BTD, w[name], w[f"{name}_bias"] if config.attention_bias else None)
@@ -102,7 +102,7 @@ def qkv(
         return constrain(y, ("batch", "length", heads, None), mesh)
 
     q, k, v = project("q", "act_heads"), project("k", "act_kv_heads"), project("v", "act_kv_heads")
-    return rotate(q, tables), rotate(k, tables), v
+    return rotate(q, tables, q_scale), rotate(k, tables), v
 
 
 def mlp(w: Weights, x_BTD: jax.Array, mesh: Mesh | None = None) -> jax.Array:
@@ -121,11 +121,17 @@ Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def block(
-    config: ModelConfig, w: Weights, x_BTD: jax.Array, tables: Tables, attend: Attend, mesh: Mesh | None = None
+    config: ModelConfig,
+    w: Weights,
+    x_BTD: jax.Array,
+    tables: Tables,
+    attend: Attend,
+    mesh: Mesh | None = None,
+    q_scale: float = 1.0,
 ) -> jax.Array:
-    """One pre-norm layer; `attend(q, k, v)` is what differs between training and cached decoding."""
+    """One pre-norm layer; `attend(q, k, v)`, with queries times `q_scale`, is what differs between its uses."""
     x_BTD = kept(x_BTD, INPUT)
-    q, k, v = kept(qkv(config, w, rms_norm(x_BTD, w["input_norm"], config.rms_norm_eps), tables, mesh), QKV)
+    q, k, v = kept(qkv(config, w, rms_norm(x_BTD, w["input_norm"], config.rms_norm_eps), tables, mesh, q_scale), QKV)
     x_BTD = x_BTD + kept(linear(attend(q, k, v).reshape(*x_BTD.shape[:2], -1), w["o"]), OUT)
     # Without this XLA may leave the residual stream split along D, and gather it in every layer.
     x_BTD = constrain(x_BTD, ("batch", "length", "act_embed"), mesh)
@@ -190,8 +196,8 @@ class Decoder(nnx.Module):
             mesh: keeps activations where core/mesh.py says; B must split over its data axes.
         """
         x_BTD, tables = self._begin(tokens_BT, positions_BT, mesh)
-        attend = functools.partial(attention, segment_ids_BT=segment_ids_BT, form=self.attention, mesh=mesh)
-        x_BTD, _ = self._run(lambda x, w: (block(self.config, w, x, tables, attend, mesh), None), x_BTD)
+        attend, q_scale = self._attend(tokens_BT.shape, segment_ids_BT, mesh)
+        x_BTD, _ = self._run(lambda x, w: (block(self.config, w, x, tables, attend, mesh, q_scale), None), x_BTD)
         return rms_norm(x_BTD, self.norm[...], self.config.rms_norm_eps)
 
     def prefill(
@@ -199,15 +205,16 @@ class Decoder(nnx.Module):
     ) -> Cache:
         """Keys and values of prompts, in T slots; arguments as of a call."""
         x_BTD, tables = self._begin(tokens_BT, positions_BT, mesh)
+        attend, q_scale = self._attend(tokens_BT.shape, segment_ids_BT, mesh)
 
         def body(x: jax.Array, w: Weights) -> tuple[jax.Array, Cache]:
             made: list[Cache] = []
 
-            def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+            def attend_and_keep(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
                 made.append(Cache(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)))
-                return attention(q, k, v, segment_ids_BT=segment_ids_BT, form=self.attention, mesh=mesh)
+                return attend(q, k, v)
 
-            return block(self.config, w, x, tables, attend, mesh), made[0]
+            return block(self.config, w, x, tables, attend_and_keep, mesh, q_scale), made[0]
 
         return self._run(body, x_BTD)[1]
 
@@ -256,6 +263,17 @@ class Decoder(nnx.Module):
             positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
         x_BTD = embed(self.embed[...], tokens_BT, self.dtype, mesh)
         return constrain(x_BTD, ("batch", "length", "act_embed"), mesh), rope_tables(self.config, positions_BT)
+
+    def _attend(
+        self, shape: tuple[int, ...], segment_ids_BT: jax.Array | None, mesh: Mesh | None
+    ) -> tuple[Attend, float]:
+        """Attention over whole rows [B, T], and what its queries are to be multiplied with."""
+        config = self.config
+        form = pick(self.attention, (*shape, config.num_heads, config.head_dim), config.num_kv_heads, mesh)
+        scale = query_scale(form, config.head_dim)
+        return functools.partial(
+            attention, segment_ids_BT=segment_ids_BT, form=form, q_scaled=scale != 1.0, mesh=mesh
+        ), scale
 
     def _run(self, body: Callable[[Any, Weights], tuple[Any, Any]], carry: Any) -> tuple[Any, Any]:
         """Folds `body` over the layers; as `jax.lax.scan`."""

@@ -29,8 +29,8 @@ def rope_tables(config: ModelConfig, positions_BT: jax.Array) -> tuple[jax.Array
     return jnp.cos(angles), jnp.sin(angles)
 
 
-def rotate(x_BTNH: jax.Array, tables: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Applies the rotation in float32 and returns the dtype of `x`."""
-    cos, sin = tables
+def rotate(x_BTNH: jax.Array, tables: tuple[jax.Array, jax.Array], scale: float = 1.0) -> jax.Array:
+    """Applies the rotation, times `scale`, in float32 and returns the dtype of `x`."""
+    cos, sin = (table * scale for table in tables)
     first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x_BTNH.dtype)

@@ -21,6 +21,7 @@ from w2sr_jax.model.remat import ATTENTION
 
 BLOCKS = (1024, 512, 256, LANES)  # tokens: the largest that divides T; see BUILD_NOTES.md for what larger ones cost
 COMPUTE = 512  # tokens of a block of keys that are worked on at once
+FUSED = 8  # blocks of keys up to which one backward kernel makes all gradients
 
 
 def splash_attention(
@@ -32,7 +33,7 @@ def splash_attention(
     *,
     interpret: bool = False,
 ) -> jax.Array:
-    """As `model.attention.attention`: causal within segments, scaled by 1/sqrt(H); [B, T, N, H].
+    """As `model.attention.attention`, of queries that are multiplied with 1/sqrt(H) already; [B, T, N, H].
 
     Args:
         mesh: rows are split over its data axes and heads over tensor; K heads that are fewer than the tensor axis has
@@ -42,8 +43,6 @@ def splash_attention(
     length = q_BTNH.shape[1]
     if segment_ids_BT is None:
         segment_ids_BT = jnp.ones(q_BTNH.shape[:2], jnp.int32)
-    # The kernel does not scale. At H = 64 this is exact, at 128 it rounds q once more.
-    q_BTNH = (q_BTNH.astype(jnp.float32) * q_BTNH.shape[-1] ** -0.5).astype(q_BTNH.dtype)
 
     def local(q: jax.Array, k: jax.Array, v: jax.Array, segments_BT: jax.Array) -> jax.Array:
         q, k, v = (padded(x, LANES).swapaxes(1, 2) for x in (q, k, v))
@@ -63,10 +62,11 @@ def _kernel(heads: int, length: int, interpret: bool) -> kernels.SplashAttention
     """For one row: [heads, T, H] by [K, T, H].
 
     One backward kernel makes all three gradients: five matmuls a block instead of seven. Its dq comes in one part for
-    each block of keys, in the dtype of q, which is why blocks are large.
+    each block of keys, in the dtype of q, which is why blocks are large, and why long rows get two kernels: the parts
+    of all blocks take memory that grows with the square of T.
     """
     block = next(size for size in BLOCKS if length % size == 0)
-    compute = min(block, COMPUTE)
+    compute, fused = min(block, COMPUTE), length // block <= FUSED
     sizes = kernels.BlockSizes(
         block_q=block,
         block_kv=block,
@@ -74,7 +74,9 @@ def _kernel(heads: int, length: int, interpret: bool) -> kernels.SplashAttention
         block_q_dkv=block,
         block_kv_dkv=block,
         block_kv_dkv_compute=compute,
-        use_fused_bwd_kernel=True,
+        block_q_dq=None if fused else block,
+        block_kv_dq=None if fused else block,
+        use_fused_bwd_kernel=fused,
     )
     mask = masks.MultiHeadMask([masks.CausalMask((length, length))] * heads)
     return kernels.make_splash_mha(
