@@ -51,10 +51,12 @@ def dense(q, k, v, mask_BTS):
     return jnp.einsum("bnts,bsnh->btnh", weights, v)
 
 
+@pytest.mark.parametrize("part", [None, 1, 3000])
 @pytest.mark.parametrize("segmented", [False, True])
 @pytest.mark.parametrize(("length", "heads", "kv_heads"), [(8, 4, 4), (29, 4, 2), (50, 14, 2)])
-def test_gradients_are_those_of_the_dense_form(monkeypatch, length, heads, kv_heads, segmented):
+def test_gradients_are_those_of_the_dense_form(monkeypatch, length, heads, kv_heads, segmented, part):
     monkeypatch.setattr(module, "MIN_BLOCK", 4)
+    monkeypatch.setattr(module, "PART", part)
     q, k, v = arrays(2, length, length, heads, kv_heads)
     segments = np.sort(np.random.default_rng(1).integers(0, 3, (2, length))) if segmented else None
     mask = np.broadcast_to(np.tril(np.ones((length, length), bool)), (2, length, length))
@@ -65,7 +67,8 @@ def test_gradients_are_those_of_the_dense_form(monkeypatch, length, heads, kv_he
     def total(function, **kwargs):
         return lambda q, k, v: jnp.sum(function(q, k, v, **kwargs) * weight)
 
-    got = jax.grad(total(attention, segment_ids_BT=segments), argnums=(0, 1, 2))(q, k, v)
+    kwargs = {"segment_ids_BT": segments, "in_parts": part is not None}
+    got = jax.grad(total(attention, **kwargs), argnums=(0, 1, 2))(q, k, v)
     expected = jax.grad(total(dense, mask_BTS=mask), argnums=(0, 1, 2))(q, k, v)
     for ours, theirs in zip(got, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-5)
@@ -96,6 +99,16 @@ def test_the_backward_pass_keeps_no_probabilities():
     q, k, v = arrays(1, length, length, 2, 1)
     _, backward = jax.vjp(attention, q, k, v)
     assert max(x.size for x in jax.tree.leaves(backward)) <= q.size
+
+
+def test_parts_have_as_many_pairs_of_row_and_key_head_as_their_scores_may_be_many(monkeypatch):
+    q, k, v = arrays(6, 16, 16, 4, 2)
+    whole = attention(q, k, v)
+    for part, loops in ((1, 12), (2 * 16 * 16 * 5, 3), (2 * 16 * 16 * 12, None)):
+        monkeypatch.setattr(module, "PART", part)
+        text = str(jax.make_jaxpr(lambda *x: attention(*x, in_parts=True))(q, k, v))
+        assert (f"length={loops}" in text) if loops else ("scan" not in text)
+        np.testing.assert_allclose(attention(q, k, v, in_parts=True), whole, atol=1e-6)
 
 
 @pytest.mark.parametrize("parts", [1, 4])

@@ -17,13 +17,23 @@ import jax.numpy as jnp
 
 MIN_BLOCK = 128  # queries; smaller blocks skip more of the masked half but make smaller matmuls
 MAX_BLOCKS = 8  # bounds the program size at long T
+PART = 1 << 20  # float32 scores that stay in the cache of a CPU between the operations on them
 MASKED = -1e30  # finite: a query with nothing to see averages instead of making NaN
 
 
 def attention(
-    q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, *, segment_ids_BT: jax.Array | None = None
+    q_BTNH: jax.Array,
+    k_BTKH: jax.Array,
+    v_BTKH: jax.Array,
+    *,
+    segment_ids_BT: jax.Array | None = None,
+    in_parts: bool = False,
 ) -> jax.Array:
     """Softmax attention, scaled by 1/sqrt(H), causal: a query sees the tokens up to itself, of its own segment.
+
+    Args:
+        in_parts: some key heads of some rows after the others, so that the scores of a block of queries stay in a
+            CPU's cache. Neither rows nor heads may be sharded then.
 
     Returns:
         [B, T, N, H] in the dtype of `v`.
@@ -32,7 +42,7 @@ def attention(
     K = k_BTKH.shape[2]
     q_BKGTH = q_BTNH.reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4)
     k_BKTH, v_BKTH = k_BTKH.transpose(0, 2, 1, 3), v_BTKH.transpose(0, 2, 1, 3)
-    out_BKGTH = _causal(q_BKGTH, k_BKTH, v_BKTH, segment_ids_BT)
+    out_BKGTH = (_in_parts if in_parts else _causal)(q_BKGTH, k_BKTH, v_BKTH, segment_ids_BT)
     return out_BKGTH.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
 
 
@@ -146,3 +156,20 @@ def _backward(residuals: Any, dout: jax.Array) -> tuple[Any, ...]:
 
 
 _causal.defvjp(_forward, _backward)
+
+
+def _in_parts(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids_BT: jax.Array | None) -> jax.Array:
+    """`_causal` of a few (row, key head) pairs at a time: as many as have PART scores of a block of queries."""
+    B, K, G, T, H = q.shape
+    pairs, each = B * K, G * (_blocks(T)[0].stop) * T
+    size = max(n for n in range(1, pairs + 1) if pairs % n == 0 and (n == 1 or n * each <= PART))
+    if size == pairs:
+        return _causal(q, k, v, segment_ids_BT)
+
+    def split(x: jax.Array, *shape: int) -> jax.Array:
+        return x.reshape(pairs // size, size, *shape)
+
+    if segment_ids_BT is not None:
+        segment_ids_BT = split(jnp.repeat(segment_ids_BT, K, axis=0), T)
+    parts = split(q, 1, G, T, H), split(k, 1, T, H), split(v, 1, T, H), segment_ids_BT
+    return jax.lax.map(lambda part: _causal(*part), parts).reshape(q.shape)

@@ -59,7 +59,8 @@ def attention(
     """
     form = pick(form, q_BTNH.shape, k_BTKH.shape[2], mesh)
     if form == "dense":
-        out_BTNH = blocks.attention(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT=segment_ids_BT)
+        on_cpu = mesh is None and _platform(mesh) == "cpu"
+        out_BTNH = blocks.attention(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT=segment_ids_BT, in_parts=on_cpu)
         return checkpoint_name(out_BTNH, ATTENTION)
     interpret = AUTO.get(_platform(mesh)) != form
     if form == "splash":
