@@ -15,12 +15,12 @@ from w2sr_jax.core.stage_config import (
     DistillConfig,
     EvaluateConfig,
     ExperimentConfig,
-    FilterConfig,
     Node,
     ReportConfig,
     SFTConfig,
     TrainConfig,
 )
+from w2sr_jax.core.trace_config import FilterConfig
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pytest
 
 from w2sr_jax.core import config as config_module
-from w2sr_jax.core import stage_config, tool_config
+from w2sr_jax.core import stage_config, tool_config, trace_config
 from w2sr_jax.core.config import MeshConfig, SamplingConfig, describe, flatten, opt, to_dict, validate
 from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.stage_config import (
@@ -16,12 +16,12 @@ from w2sr_jax.core.stage_config import (
     DistillConfig,
     EvaluateConfig,
     ExperimentConfig,
-    FilterConfig,
     GRPOConfig,
     ReportConfig,
     SFTConfig,
 )
 from w2sr_jax.core.tool_config import PlanConfig
+from w2sr_jax.core.trace_config import FilterConfig
 
 STAGES = {
     "convert": ConvertConfig(model="m"),
@@ -193,7 +193,7 @@ def test_every_key_of_every_stage_has_a_help_text(config):
             assert field.metadata["help"], f"{type(config).__name__}.{field.name}"
 
 
-@pytest.mark.parametrize("module", [config_module, stage_config, tool_config])
+@pytest.mark.parametrize("module", [config_module, stage_config, trace_config, tool_config])
 def test_every_field_is_declared_with_opt(module):
     for node in ast.walk(ast.parse(inspect.getsource(module))):
         if isinstance(node, ast.ClassDef) and node.name.endswith("Config"):

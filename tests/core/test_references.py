@@ -1,7 +1,8 @@
 """Which node of an experiment reads which, and what of an experiment an end needs."""
 
 from w2sr_jax.core.references import needed, references
-from w2sr_jax.core.stage_config import FilterConfig, Node, TransformConfig
+from w2sr_jax.core.stage_config import Node
+from w2sr_jax.core.trace_config import FilterConfig, TransformConfig
 
 
 def node(name: str, *reads: str) -> Node:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from w2sr_jax.core.stage_config import HYGIENE_FLAGS
+from w2sr_jax.core.trace_config import HYGIENE_FLAGS
 from w2sr_jax.grading.hygiene import boxes_disagree, flags
 
 GOOD = r"""Let $x<3$ and $y>2$, so that $\alpha x + \beta y = 7$ by Poincaré's lemma.

@@ -11,7 +11,7 @@ from w2sr_jax.core.files import read_json, read_jsonl
 from w2sr_jax.core.records import Prediction
 from w2sr_jax.core.references import references
 from w2sr_jax.core.runtime import load_config_file
-from w2sr_jax.core.stage_config import InjectConfig, TransformConfig
+from w2sr_jax.core.trace_config import InjectConfig, TransformConfig
 from w2sr_jax.data.examples import read_traces
 from w2sr_jax.micro.experiment import MicroExperiment, shrink
 from w2sr_jax.micro.questions.experiment import QUESTIONS, QuestionsExperiment, variant_of

@@ -4,8 +4,8 @@ import json
 
 from w2sr_jax import cli
 from w2sr_jax.core.runtime import claim
-from w2sr_jax.core.stage_config import FilterConfig
 from w2sr_jax.core.tool_config import DoctorConfig
+from w2sr_jax.core.trace_config import FilterConfig
 from w2sr_jax.stages import doctor
 
 SMALL = ("--config.all_reduce_mib=(0.01,0.1)", "--config.write_mib=1", "--config.min_free_disk_gib=0.001")

@@ -11,7 +11,8 @@ from w2sr_jax.core.config import SamplingConfig
 from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.files import read_jsonl, write_jsonl
 from w2sr_jax.core.records import GradedTrace, Problem, RecordError, Trace
-from w2sr_jax.core.stage_config import DistillConfig, EvaluateConfig, FilterConfig
+from w2sr_jax.core.stage_config import DistillConfig, EvaluateConfig
+from w2sr_jax.core.trace_config import FilterConfig
 from w2sr_jax.data.tasks import load_problems
 from w2sr_jax.grading.grade import grade
 from w2sr_jax.grading.pool import GraderPool

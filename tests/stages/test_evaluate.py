@@ -12,7 +12,8 @@ from w2sr_jax.core.cost import read_ledger
 from w2sr_jax.core.errors import UsageError, W2SRError
 from w2sr_jax.core.files import read_json, read_jsonl, write_jsonl
 from w2sr_jax.core.records import Disagreement, Prediction, Problem, Trace
-from w2sr_jax.core.stage_config import HYGIENE_FLAGS, EvaluateConfig
+from w2sr_jax.core.stage_config import EvaluateConfig
+from w2sr_jax.core.trace_config import HYGIENE_FLAGS
 from w2sr_jax.engine import open as engines
 from w2sr_jax.engine.limits import cut_at_stops
 from w2sr_jax.grading.statistics import wilson_interval

@@ -8,7 +8,7 @@ from w2sr_jax.core.cost import read_ledger
 from w2sr_jax.core.errors import UsageError, W2SRError
 from w2sr_jax.core.files import read_json, read_jsonl, sha256_file, write_jsonl
 from w2sr_jax.core.records import GradedTrace, Overlap, Problem, Trace
-from w2sr_jax.core.stage_config import HYGIENE_FLAGS, FilterConfig
+from w2sr_jax.core.trace_config import HYGIENE_FLAGS, FilterConfig
 from w2sr_jax.grading.grade import GRADER_VERSION
 from w2sr_jax.stages import filter as stage
 

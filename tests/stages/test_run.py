@@ -10,7 +10,8 @@ from w2sr_jax.core.errors import UsageError, W2SRError
 from w2sr_jax.core.files import read_jsonl, write_jsonl
 from w2sr_jax.core.records import GradedTrace, Problem, Trace
 from w2sr_jax.core.runtime import launch
-from w2sr_jax.core.stage_config import ExperimentConfig, FilterConfig, Node
+from w2sr_jax.core.stage_config import ExperimentConfig, Node
+from w2sr_jax.core.trace_config import FilterConfig
 from w2sr_jax.stages import run
 
 

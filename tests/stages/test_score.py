@@ -10,7 +10,8 @@ from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.files import read_jsonl
 from w2sr_jax.core.metrics import read_metrics
 from w2sr_jax.core.records import TraceScore
-from w2sr_jax.core.stage_config import ReportConfig, ScoreConfig
+from w2sr_jax.core.stage_config import ReportConfig
+from w2sr_jax.core.trace_config import ScoreConfig
 from w2sr_jax.stages import report, score, sft
 
 

@@ -9,7 +9,7 @@ from w2sr_jax.core.cost import read_ledger
 from w2sr_jax.core.errors import UsageError, W2SRError
 from w2sr_jax.core.files import read_json, read_jsonl, write_jsonl
 from w2sr_jax.core.records import EditedTrace, Problem, Trace
-from w2sr_jax.core.stage_config import FilterConfig, InjectConfig, SelectConfig, TransformConfig
+from w2sr_jax.core.trace_config import FilterConfig, InjectConfig, SelectConfig, TransformConfig
 from w2sr_jax.data.chat import load_tokenizer
 from w2sr_jax.data.examples import load_examples
 from w2sr_jax.stages import filter as filter_stage

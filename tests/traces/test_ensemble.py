@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from w2sr_jax.core.files import write_jsonl
 from w2sr_jax.core.records import Trace
-from w2sr_jax.core.stage_config import ENSEMBLES, TransformConfig
+from w2sr_jax.core.trace_config import ENSEMBLES, TransformConfig
 from w2sr_jax.stages import transform
 from w2sr_jax.traces.ensemble import ensemble
 from w2sr_jax.traces.votes import answer_of, votes

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from w2sr_jax.core.files import read_jsonl, write_jsonl
 from w2sr_jax.core.records import EditedTrace, Problem, RecordError, Trace
-from w2sr_jax.core.stage_config import TRACE_ERRORS, InjectConfig
+from w2sr_jax.core.trace_config import TRACE_ERRORS, InjectConfig
 from w2sr_jax.grading.grade import grade
 from w2sr_jax.micro.task import Chain
 from w2sr_jax.traces import equations, errors

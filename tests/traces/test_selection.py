@@ -4,7 +4,7 @@ import pytest
 
 from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.records import GradedTrace, TraceScore
-from w2sr_jax.core.stage_config import SelectConfig
+from w2sr_jax.core.trace_config import SelectConfig
 from w2sr_jax.traces.selection import consistency, select
 
 

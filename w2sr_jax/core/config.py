@@ -1,4 +1,4 @@
-"""Typed config dataclasses: one per concern here, one per stage in stage_config.py and tool_config.py.
+"""Typed config dataclasses: one per concern here, one per stage in stage_, trace_ and tool_config.py.
 
 A config is a plain nested dataclass that a file's `get_config()` returns. `validate(config)` is the first line of
 every stage: it type-checks each field and calls each part's own `check()`, after the command line's overrides.

@@ -22,7 +22,6 @@ from w2sr_jax.core.stage_config import (
     DistillConfig,
     EvaluateConfig,
     ExperimentConfig,
-    FilterConfig,
     GRPOConfig,
     GRPOLossConfig,
     Node,
@@ -30,6 +29,7 @@ from w2sr_jax.core.stage_config import (
     SFTConfig,
     TrainConfig,
 )
+from w2sr_jax.core.trace_config import FilterConfig
 
 # [V]: the Reasoners are SimpleRL-Zoo's checkpoints, the Non-Reasoners the models that those were trained from.
 TEACHERS = {

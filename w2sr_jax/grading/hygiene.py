@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from w2sr_jax.core.stage_config import HYGIENE_FLAGS
+from w2sr_jax.core.trace_config import HYGIENE_FLAGS
 from w2sr_jax.grading.answers import first_box, last_box, last_box_span
 
 TAIL_CHARS = 4000

@@ -19,7 +19,6 @@ from w2sr_jax.core.stage_config import (
     DistillConfig,
     EvaluateConfig,
     ExperimentConfig,
-    FilterConfig,
     GRPOConfig,
     GRPOLossConfig,
     Node,
@@ -27,6 +26,7 @@ from w2sr_jax.core.stage_config import (
     SFTConfig,
     TrainConfig,
 )
+from w2sr_jax.core.trace_config import FilterConfig
 from w2sr_jax.micro.config import CorpusConfig, MicroConfig, PretrainConfig, SizeConfig, SplitsConfig
 from w2sr_jax.micro.task import WORK
 

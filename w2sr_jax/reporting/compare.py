@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from w2sr_jax.core.stage_config import HYGIENE_FLAGS, ReportConfig
+from w2sr_jax.core.stage_config import ReportConfig
+from w2sr_jax.core.trace_config import HYGIENE_FLAGS
 from w2sr_jax.grading.statistics import bootstrap_means, percentile_interval, rgr, rgr_draws
 from w2sr_jax.reporting.load import Arms, ceiling_of
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from w2sr_jax.core.stage_config import HYGIENE_FLAGS
+from w2sr_jax.core.trace_config import HYGIENE_FLAGS
 from w2sr_jax.grading.statistics import wilson_interval
 from w2sr_jax.reporting.compare import AVERAGE
 

@@ -18,7 +18,8 @@ from w2sr_jax.core import cost, processes, runtime
 from w2sr_jax.core.config import validate
 from w2sr_jax.core.files import read_json, sha256_records, write_json, write_jsonl
 from w2sr_jax.core.records import Disagreement, Prediction, Problem, Trace
-from w2sr_jax.core.stage_config import HYGIENE_FLAGS, EvaluateConfig
+from w2sr_jax.core.stage_config import EvaluateConfig
+from w2sr_jax.core.trace_config import HYGIENE_FLAGS
 from w2sr_jax.data import benchmarks, protocols
 from w2sr_jax.data.tasks import load_problems
 from w2sr_jax.engine.limits import cut_at_stops, within_context

@@ -22,7 +22,7 @@ from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.files import sha256_file, sha256_records, write_json, write_jsonl
 from w2sr_jax.core.metrics import Progress
 from w2sr_jax.core.records import GradedTrace, Overlap, Problem, Trace
-from w2sr_jax.core.stage_config import HYGIENE_FLAGS, FilterConfig
+from w2sr_jax.core.trace_config import HYGIENE_FLAGS, FilterConfig
 from w2sr_jax.data import benchmarks, contamination
 from w2sr_jax.data.examples import read_traces
 from w2sr_jax.data.tasks import load_problems

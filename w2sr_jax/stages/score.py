@@ -14,7 +14,7 @@ from absl import logging
 from w2sr_jax.core import cost, runtime
 from w2sr_jax.core.config import validate
 from w2sr_jax.core.files import write_jsonl
-from w2sr_jax.core.stage_config import ScoreConfig
+from w2sr_jax.core.trace_config import ScoreConfig
 from w2sr_jax.data.examples import read_traces
 from w2sr_jax.model import hf
 from w2sr_jax.model.flops import flops_shape

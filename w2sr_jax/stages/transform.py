@@ -18,7 +18,7 @@ from w2sr_jax.core.config import validate
 from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.files import read_jsonl, sha256_file, write_json, write_jsonl
 from w2sr_jax.core.records import Trace, TraceScore
-from w2sr_jax.core.stage_config import TransformConfig
+from w2sr_jax.core.trace_config import TransformConfig
 from w2sr_jax.data.examples import read_traces
 from w2sr_jax.data.solutions import load_solutions
 from w2sr_jax.data.tasks import load_problems

@@ -17,7 +17,7 @@ import numpy as np
 
 from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.records import EditedTrace, GradedTrace, Trace
-from w2sr_jax.core.stage_config import HYGIENE_FLAGS
+from w2sr_jax.core.trace_config import HYGIENE_FLAGS
 from w2sr_jax.data.contamination import words_of
 from w2sr_jax.grading import hygiene
 from w2sr_jax.traces import markers

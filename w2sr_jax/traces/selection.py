@@ -18,7 +18,7 @@ from collections.abc import Mapping
 
 from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.records import GradedTrace, Trace, TraceScore
-from w2sr_jax.core.stage_config import SelectConfig
+from w2sr_jax.core.trace_config import SelectConfig
 from w2sr_jax.traces import equations
 from w2sr_jax.traces.draws import shuffled
 from w2sr_jax.traces.steps import answer_span, steps

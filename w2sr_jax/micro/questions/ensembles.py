@@ -6,7 +6,7 @@ learns from as many traces, of the same problems.
 
 from __future__ import annotations
 
-from w2sr_jax.core.stage_config import ENSEMBLES, TransformConfig
+from w2sr_jax.core.trace_config import ENSEMBLES, TransformConfig
 from w2sr_jax.micro.experiment import MicroExperiment
 from w2sr_jax.micro.questions.base import SHARED, SHARED_TRACES, Asked, Claims, Part, Section, taught, tests
 

@@ -7,7 +7,7 @@ counts.json of the traces' node says how many were touched.
 
 from __future__ import annotations
 
-from w2sr_jax.core.stage_config import InjectConfig, TransformConfig
+from w2sr_jax.core.trace_config import InjectConfig, TransformConfig
 from w2sr_jax.micro.experiment import MicroExperiment
 from w2sr_jax.micro.questions.base import SHARED, SHARED_TRACES, Asked, Claims, Part, Section, taught, tests
 from w2sr_jax.micro.task import MODULUS

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 
 from w2sr_jax.core.config import DataConfig
-from w2sr_jax.core.stage_config import ScoreConfig, SelectConfig, TransformConfig
+from w2sr_jax.core.trace_config import ScoreConfig, SelectConfig, TransformConfig
 from w2sr_jax.micro.experiment import MicroExperiment, one_device
 from w2sr_jax.micro.questions.base import SHARED, SHARED_TRACES, Asked, Claims, Part, Section, taught, tests
 from w2sr_jax.micro.task import MODULUS

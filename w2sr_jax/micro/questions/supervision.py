@@ -7,7 +7,7 @@ begin in worked mode, the correct ones or all of them.
 
 from __future__ import annotations
 
-from w2sr_jax.core.stage_config import SelectConfig, TransformConfig
+from w2sr_jax.core.trace_config import SelectConfig, TransformConfig
 from w2sr_jax.micro.config import MicroConfig
 from w2sr_jax.micro.experiment import MicroExperiment
 from w2sr_jax.micro.questions.base import SHARED, SHARED_TRACES, Asked, Claims, Part, Section, taught, tests
