@@ -15,26 +15,32 @@ DYING_S = 2.0  # that orphans get to end
 
 
 class Others:
-    """Share of the machine's processor time that went to others since this was made; None where nobody counts it."""
+    """As a context: the share of the machine's processor time that meanwhile went to others.
 
-    def __init__(self) -> None:
-        _adopt_orphans()
+    `share` is known when the context ends, None where nobody counts. Processes that were begun in it must have ended by
+    then: only then are they known as one's own.
+    """
+
+    share: float | None = None
+
+    def __enter__(self) -> Others:
+        _adopt_orphans(True)
         self._busy, self._own, self._began = _busy_seconds(), _own_seconds(), time.monotonic()
+        return self
 
-    def share(self) -> float | None:
-        """Call it when the processes that one started have ended: only then are they known as one's own."""
+    def __exit__(self, *_: object) -> None:
         _reap()
+        _adopt_orphans(False)
         busy = _busy_seconds()
-        if busy is None or self._busy is None:
-            return None
-        capacity = (time.monotonic() - self._began) * (os.cpu_count() or 1)
-        return max(0.0, (busy - self._busy) - (_own_seconds() - self._own)) / capacity
+        if busy is not None and self._busy is not None:
+            capacity = (time.monotonic() - self._began) * (os.cpu_count() or 1)
+            self.share = max(0.0, (busy - self._busy) - (_own_seconds() - self._own)) / capacity
 
 
-def _adopt_orphans() -> None:
+def _adopt_orphans(do: bool) -> None:
     """Makes this process the parent of what its children leave behind (vLLM's engine, say): its time then counts."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, int(do), 0, 0, 0)
 
 
 def _reap() -> None:

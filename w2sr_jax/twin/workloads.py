@@ -57,9 +57,9 @@ def _once(directory: Path, measure: Callable[[Path], Found]) -> Found:
         logging.info("%s: measured already", directory.name)
         return found
     directory.mkdir(parents=True, exist_ok=True)
-    others = Others()
-    found = measure(directory)
-    write_json(path, found | {"basis": basis, "others_share": others.share()})
+    with Others() as others:
+        found = measure(directory)
+    write_json(path, found | {"basis": basis, "others_share": others.share})
     return read_json(path)
 
 
