@@ -24,6 +24,7 @@ from w2sr_jax.grading.normal import key, plain_number
         ("The answer is $5$ apples", "5"),
         ("#### -1,234", "-1,234"),
         ("The answer is:\n5", "5"),
+        ("The answer is\n\n$$\n\\frac{1}{2}\n$$\n\nas claimed.", "\\frac{1}{2}"),
         ("I answered 5", None),
         ("", None),
     ],

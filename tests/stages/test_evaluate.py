@@ -16,6 +16,7 @@ from w2sr_jax.core.stage_config import EvaluateConfig
 from w2sr_jax.core.trace_config import HYGIENE_FLAGS
 from w2sr_jax.engine import open as engines
 from w2sr_jax.engine.limits import cut_at_stops
+from w2sr_jax.grading.second import SECOND_VERSION
 from w2sr_jax.grading.statistics import wilson_interval
 from w2sr_jax.stages import evaluate
 
@@ -171,7 +172,7 @@ def test_answers_are_kept_in_the_order_of_the_problems_and_limited(config, files
 def test_every_other_rule_is_scored_beside_the_one_that_counts(config, tmp_path):
     result = evaluate.main(config, str(tmp_path))
     assert result["second_grader"] == {
-        "grader": "qwen-style-1",
+        "grader": SECOND_VERSION,
         "pass_at_1": result["pass_at_1"],
         "main_only": 0,
         "second_only": 0,

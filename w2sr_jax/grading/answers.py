@@ -14,10 +14,12 @@ import re
 MAX_OPEN_BOXES = 16  # each search for a closing brace may run to the end of the response
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
 _BARE = re.compile(r"\s*([^\s${}]+)")  # `\boxed 5`, `\boxed5`
-_PHRASE = re.compile(r"(?:####|\banswer(?:\s{1,3}is|(?=\s{0,3}:)))\s{0,3}:?\s{0,3}(?=([^\n]{0,500}))", re.IGNORECASE)
+_PHRASE = re.compile(
+    r"(?:####|\banswer(?:\s{1,3}is|(?=\s{0,3}:)))\s{0,3}:?\s{0,3}(?=(\$\$[^$]{1,500}\$\$|[^\n]{0,500}))", re.IGNORECASE
+)  # up to the end of the line, or a formula on lines of its own
 _SENTENCE_END = re.compile(r"\.(?=\s|$)")
 _ADVERB = re.compile(r"(?:therefore|thus|then|hence|simply|just)\b[,:]?\s{0,3}", re.IGNORECASE)
-_CLOSED_MATH = re.compile(r"^(\${1,2}|\\\()(.+?)(?:\${1,2}|\\\))")
+_CLOSED_MATH = re.compile(r"^(\${1,2}|\\\()(.+?)(?:\${1,2}|\\\))", re.DOTALL)
 
 
 def extract(response: str) -> str | None:

@@ -31,8 +31,8 @@ _REPLACE = [
 _TEXT = re.compile(
     r"\\(?:text|mathrm|mbox|hbox|textbf|textit|textrm|texttt|mathbf|mathit|mathsf|operatorname)\*?\s*\{([^{}]*)\}"
 )
-# Answers set in bold: `\textbf{(073)}`, and `\mathbf{3 4 3 2}`, whose spaces were put there by scanning.
-_BOLD_DIGITS = re.compile(r"\\(?:mathbf|textbf)\s*\{([\d\s.,]+)\}")
+# Numbers in bold, whose spaces were put there by scanning: `\mathbf{3 4 3}`, `\mathbf{- 3 , - 2 8}`, `\mathbf{7 \pi}`.
+_BOLD_NUMBERS = re.compile(r"\\(?:mathbf|textbf|boldsymbol|bm)\s*\{((?:[\d\s.,+/^-]|\\pi(?![A-Za-z]))+)\}")
 _LONE_NUMBER = re.compile(r"(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\(\s*(-?\d+(?:\.\d+)?)\s*\)\}?")
 _DROP_SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")  # "1 2" must not become "12"
 _CHOICE = re.compile(r"^\(?([A-H])[).]?$")
@@ -67,8 +67,8 @@ def clean(text: str) -> str:
     if "\\" in text or "$" in text or "~" in text or "{" in text:
         for pattern, new in _REPLACE:
             text = pattern.sub(new, text)
-        if "bf" in text:
-            text = _BOLD_DIGITS.sub(lambda m: re.sub(r"\s+", "", m[1]), text)
+        if "bf" in text or r"\b" in text:
+            text = _BOLD_NUMBERS.sub(lambda m: re.sub(r"\s+", "", m[1]), text)
     text = text.strip()
     while text[-1:] in (".", ";") and text[-2:] != "..":
         text = text[:-1].rstrip()

@@ -16,14 +16,14 @@ import re
 
 from w2sr_jax.grading.expression import POINTS, Unreadable, values
 
-SECOND_VERSION = "qwen-style-1"
+SECOND_VERSION = "qwen-style-2"
 MAX_CHARS, MAX_ITEMS, TOLERANCE = 2000, 64, 1e-4
 
 _SIZES = re.compile(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle)(?![A-Za-z])\.?")
 _SPACES = re.compile(r"(?<!\\)\\[,;:! ]|\\q?quad(?![A-Za-z])|~|\s+")
 _FRACTIONS = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 _DEGREES = re.compile(r"\^\{?\\circ\}?|\\degree(?![A-Za-z])|°")
-_FONTS = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
+_FONTS = re.compile(r"\\(?:text|textbf|mathrm|mathbf|boldsymbol|bm|mbox|operatorname)\s*\{([^{}]*)\}")
 _UNIT = re.compile(r"(?<=[\d}])\s*\\(?:text|mathrm|mbox)\s*\{(?!\s*[ie]\s*\})[^{}]*\}(?:\^\{?-?\d\}?)?$")
 _PLAIN_UNIT = re.compile(r"(?<=\d)\s+[A-Za-z]{2,}[A-Za-z\s.]*$")
 _NUMBER = re.compile(r"^[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,3})?$")
