@@ -83,23 +83,31 @@ class State:
 ROWS = ("first_B", "newest_B", "keys_B2", "tokens_BN", "logprobs_BN", "lengths_B", "done_B")  # fields of State
 
 
-@functools.partial(jax.jit, static_argnames=("graphdef", "copies", "length", "tokens", "by_layer", "mesh"))
+@functools.partial(jax.jit, static_argnames=("config", "rows", "length", "tokens", "dtype", "by_layer"))
+def empty(config: ModelConfig, slot: Any, *, rows: int, length: int, tokens: int, dtype: Any, by_layer: bool) -> State:
+    """A batch without prompts, in a cache of `length` slots, with room for `tokens` new tokens a row."""
+    return State(
+        cache=Cache.empty(config, rows, length, dtype, by_layer=by_layer),
+        slot=jnp.int32(slot),
+        first_B=jnp.full((rows,), slot, jnp.int32),
+        newest_B=jnp.zeros((rows,), jnp.int32),
+        keys_B2=jnp.zeros((rows, 2), jnp.uint32),
+        tokens_BN=jnp.zeros((rows, tokens), jnp.int32),
+        logprobs_BN=jnp.zeros((rows, tokens), jnp.float32),
+        lengths_B=jnp.zeros((rows,), jnp.int32),
+        done_B=jnp.ones((rows,), jnp.bool_),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("graphdef", "copies", "length", "tokens", "mesh"))
 def start(
-    graphdef: nnx.GraphDef[Decoder],
-    params: Any,
-    fill: Fill,
-    *,
-    copies: int,
-    length: int,
-    tokens: int,
-    by_layer: bool,
-    mesh: Mesh | None,
+    graphdef: nnx.GraphDef[Decoder], params: Any, fill: Fill, *, copies: int, length: int, tokens: int, mesh: Mesh
 ) -> State:
-    """A batch with all of its rows filled, in a cache of `length` slots with room for `tokens` new tokens a row."""
+    """A batch on a mesh with all of its rows filled, otherwise as `empty`."""
     cache = _prefill(graphdef, params, fill, mesh).repeat(copies).grow(length)
     rows = fill.used_B.shape[0]
     return State(
-        cache=cache.split() if by_layer else cache.on(mesh),
+        cache=cache.on(mesh),
         slot=jnp.int32(fill.prompts_UP.shape[1]),
         first_B=jnp.repeat(fill.padding_U, copies),
         newest_B=jnp.repeat(fill.newest_U, copies),
@@ -111,18 +119,23 @@ def start(
     )
 
 
-@functools.partial(jax.jit, static_argnames=("graphdef", "copies"), donate_argnames=("state",))
-def refill(
-    graphdef: nnx.GraphDef[Decoder], params: Any, state: State, fill: Fill, rows_R: jax.Array, *, copies: int
-) -> State:
+@functools.partial(jax.jit, static_argnames=("graphdef", "config"))
+def prefill(graphdef: nnx.GraphDef[Decoder], config: ModelConfig, weights: Any, fill: Fill) -> Cache:
+    """Keys and values of prompts; weights as of `decode`."""
+    if isinstance(weights, Unrolled):
+        return unrolled.prefill(config, weights, *_read(fill))
+    return _prefill(graphdef, weights, fill, None)
+
+
+@functools.partial(jax.jit, static_argnames=("copies",), donate_argnames=("state",))
+def refill(state: State, fill: Fill, new: Cache, rows_R: jax.Array, *, copies: int) -> State:
     """Puts new prompts into rows that are done.
 
     Args:
         fill: its R = U x copies rows; those that are used come first.
+        new: of `prefill`.
         rows_R: which rows of the batch they become. No prompt may be longer than the slot that has been reached.
     """
-    new = _prefill(graphdef, params, fill, None)
-    new = new.split() if state.cache.by_layer else new
     sources_R = jnp.arange(rows_R.shape[0]) // copies
     rows_R = jnp.where(fill.used_B, rows_R, state.done_B.shape[0])  # beyond the batch: dropped
 
@@ -141,10 +154,13 @@ def refill(
 
 
 def _prefill(graphdef: nnx.GraphDef[Decoder], params: Any, fill: Fill, mesh: Mesh | None) -> Cache:
-    model = nnx.merge(graphdef, params)
+    return nnx.merge(graphdef, params).prefill(*_read(fill), mesh=mesh)
+
+
+def _read(fill: Fill) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(tokens, positions, segment ids), each [U, P]."""
     positions_UP = jnp.arange(fill.prompts_UP.shape[1], dtype=jnp.int32) - fill.padding_U[:, None]
-    segment_ids_UP = (positions_UP >= 0).astype(jnp.int32)
-    return model.prefill(fill.prompts_UP, jnp.maximum(positions_UP, 0), segment_ids_UP, mesh=mesh)
+    return fill.prompts_UP, jnp.maximum(positions_UP, 0), (positions_UP >= 0).astype(jnp.int32)
 
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "config", "mesh"), donate_argnames=("state",))

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from w2sr_jax.core.mesh import constrain
+from w2sr_jax.model.config import ModelConfig
 
 ROWS = -4  # the axis, counted from the end: the same with and without L in front
 KEY_SLOTS, VALUE_SLOTS = -1, -2
@@ -31,18 +32,20 @@ class Cache:
     k: Any  # [L, B, K, H, S], or a tuple of [B, K, H, S]
     v: Any  # [L, B, K, S, H], or a tuple of [B, K, S, H]
 
+    @classmethod
+    def empty(cls, config: ModelConfig, rows: int, slots: int, dtype: Any, *, by_layer: bool) -> Self:
+        """Zeros."""
+        heads = rows, config.num_kv_heads
+        k, v = (*heads, config.head_dim, slots), (*heads, slots, config.head_dim)
+        if by_layer:
+            layers = range(config.num_layers)
+            return cls(tuple(jnp.zeros(k, dtype) for _ in layers), tuple(jnp.zeros(v, dtype) for _ in layers))
+        return cls(jnp.zeros((config.num_layers, *k), dtype), jnp.zeros((config.num_layers, *v), dtype))
+
     @property
     def length(self) -> int:
         """Slots."""
         return jax.tree.leaves(self.k)[0].shape[KEY_SLOTS]
-
-    @property
-    def by_layer(self) -> bool:
-        return isinstance(self.k, tuple)
-
-    def split(self) -> Self:
-        """One array a layer."""
-        return type(self)(tuple(self.k), tuple(self.v))
 
     def repeat(self, copies: int) -> Self:
         """Each row `copies` times, the copies side by side."""

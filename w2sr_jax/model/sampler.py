@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,18 +21,27 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from w2sr_jax.core.mesh import LogicalAxis, batch_ways, place_rows, replicated, sharding
+from w2sr_jax.core.mesh import batch_ways, place_rows, replicated
 from w2sr_jax.model import decode_loop
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.decode_loop import Fill, Request, State
 from w2sr_jax.model.decoder import Decoder
-from w2sr_jax.model.kv_cache import KEY_AXES, VALUE_AXES, Cache
-from w2sr_jax.model.unrolled import Unrolled, unroll
+from w2sr_jax.model.unrolled import unroll
 
-# Slots of the first cache. It doubles as it goes up to what the longest completion needs.
-FIRST_CACHE = 512
-NARROWING, LEAST_ROWS, LONG = 4, 8, 128  # the last quarter goes on alone, if completions may have so many tokens
-REFILLS = 8  # a batch is filled again when an eighth of it is done: one prefill for several prompts
+REFILLS = 8  # a batch is filled an eighth at a time: one prefill for several prompts
+LONG = 128  # the last rows go on in a smaller batch if completions may have so many tokens
+
+
+class Sizes(NamedTuple):
+    """Which arrays a batch goes through; every size is a compilation."""
+
+    cache: int  # slots of the first; they double up to what the longest completion needs
+    narrowing: int  # once so small a part of the rows is left, a batch of this part
+    least_rows: int
+
+
+ON_CPU = Sizes(256, 2, 1)  # a step costs what is in it, and is compiled in a second
+ELSEWHERE = Sizes(512, 4, 8)  # it costs what the weights do
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,14 +51,6 @@ class Row:
     token_ids: list[int]
     logprobs: list[float]
     stopped: bool
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Weights:
-    """What `Sampler.sample` takes: see `Sampler.prepare`."""
-
-    params: Any
-    unrolled: Unrolled | None
 
 
 OnRow = Callable[[int, Row], None]
@@ -71,7 +72,7 @@ def _bucket(length: int, least: int) -> int:
 
 
 @functools.cache
-def _graphdef(config: ModelConfig, dtype: Any) -> nnx.GraphDef[Decoder]:
+def graphdef_of(config: ModelConfig, dtype: Any) -> nnx.GraphDef[Decoder]:
     """One per architecture, whatever the given model's training options, so that all share their compilations."""
     return nnx.split(nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0), dtype=dtype)))[0]
 
@@ -86,18 +87,18 @@ class Sampler:
     """
 
     def __init__(self, config: ModelConfig, dtype: Any, *, mesh: Mesh | None = None):
-        self._graphdef, self._config, self._mesh = _graphdef(config, jnp.dtype(dtype)), config, mesh
+        self._graphdef, self._config, self._mesh = graphdef_of(config, jnp.dtype(dtype)), config, mesh
         # A prompt batch must be a multiple of this; with more than one, rows are not filled again.
         self.ways = batch_ways(mesh) if mesh is not None else 1
-        self._by_layer = mesh is None and jax.default_backend() == "cpu"
+        self._dtype, self._by_layer = jnp.dtype(dtype), mesh is None and jax.default_backend() == "cpu"
 
-    def prepare(self, params: Any) -> Weights:
-        """A Decoder's parameters as `sample` wants them: on one CPU device with a copy laid out for decoding."""
-        return Weights(params, unroll(self._graphdef, params) if self._by_layer else None)
+    def prepare(self, params: Any) -> Any:
+        """A Decoder's parameters as `sample` wants them: on one CPU device a copy, `unrolled.Unrolled`."""
+        return unroll(self._graphdef, params) if self._by_layer else params
 
     def sample(
         self,
-        weights: Weights,
+        weights: Any,
         prompts: Sequence[Sequence[int]],
         streams: Sequence[tuple[int, int]],
         *,
@@ -147,7 +148,7 @@ class _Run:
     def __init__(
         self,
         sampler: Sampler,
-        weights: Weights,
+        weights: Any,
         prompts: Sequence[Sequence[int]],
         streams: Sequence[tuple[int, int]],
         copies: int,
@@ -156,60 +157,74 @@ class _Run:
     ):
         self._sampler, self._weights, self._request, self._on_row = sampler, weights, request, on_row
         self._prompts, self._streams, self._copies = prompts, streams, copies
+        self._sizes = ON_CPU if sampler._by_layer else ELSEWHERE
         self._rows: dict[int, Row] = {}
         self._next = 0  # prompts that have been taken
 
     def all(self, batch: int, max_tokens: int) -> list[Row]:
         """Every row, in order."""
-        sampler, copies = self._sampler, self._copies
-        width = self._width(self._prompts)
+        width, held_B = self._width(self._prompts), np.full(batch * self._copies, -1)
         longest = cache_bucket(width + max_tokens)
-        length = min(longest, max(FIRST_CACHE, cache_bucket(2 * width)))
-        # Which row of the result each row of the batch is; -1 is none.
-        held_B = np.full(batch * copies, -1)
-        count = min(batch, len(self._prompts))
-        held_B[: count * copies] = np.arange(count * copies)
-        state = decode_loop.start(
-            sampler._graphdef,
-            self._weights.params,
-            self._fill(count, batch, width),
-            copies=copies,
-            length=length,
-            tokens=max(16, 1 << (max_tokens - 1).bit_length()),
-            by_layer=sampler._by_layer,
-            mesh=sampler._mesh,
-        )
-        group = max(1, batch // REFILLS)
+        length = min(longest, max(self._sizes.cache, cache_bucket(2 * width)))
+        state = self._begin(width, length, batch, max(16, 1 << (max_tokens - 1).bit_length()), held_B)
+        group, slot = max(1, batch // REFILLS), width
         while True:
-            waiting = len(self._prompts) - self._next
-            fewer = 0 if waiting else self._fewer(held_B.size)
-            enough = int(np.sum(held_B < 0)) + min(group, waiting) * copies if waiting else held_B.size - fewer
-            state = self._decode(state, enough)
-            done_B, first_B, slot = sampler._fetch((state.done_B, state.first_B, state.slot))
-            self._collect(state, done_B, held_B)
             free = np.flatnonzero(held_B < 0)
-            while (fits := min(group, len(self._prompts) - self._next, free.size // copies)) > 0:
-                rows_R, free = free[: fits * copies], free[fits * copies :]
-                state = self._refill(state, fits, group, rows_R, held_B, int(slot))
-                first_B = sampler._fetch(state.first_B)
+            while (fits := min(group, self._waiting(), free.size // self._copies)) > 0:
+                rows_R, free = np.split(free, [fits * self._copies])
+                state = self._refill(state, fits, group, rows_R, held_B, slot)
             if np.all(held_B < 0):
                 return [self._rows[index] for index in range(len(self._rows))]
-            if np.sum(held_B >= 0) <= fewer:
+            if fewer := self._fewer(held_B):
                 rows_R = np.argsort(held_B < 0, stable=True)[:fewer]
-                state, held_B, first_B = decode_loop.narrow(state, rows_R), held_B[rows_R], first_B[rows_R]
+                state, held_B = decode_loop.narrow(state, rows_R), held_B[rows_R]
             if slot == state.cache.length:
+                first_B = self._sampler._fetch(state.first_B)
                 state = self._make_room(state, int(np.min(first_B[held_B >= 0])), longest)
+            state = self._decode(state, self._enough(held_B, group))
+            done_B, slot = self._sampler._fetch((state.done_B, state.slot))
+            self._collect(state, done_B, held_B)
 
-    def _fewer(self, rows: int) -> int:
-        """Rows of the smaller batch in which the last ones go on; 0 where another compilation would not pay."""
-        fewer = rows // NARROWING
-        return fewer if self._sampler.ways == 1 and fewer >= LEAST_ROWS and self._request.max_tokens >= LONG else 0
+    def _begin(self, width: int, length: int, batch: int, tokens: int, held_B: np.ndarray) -> State:
+        """A batch without prompts; on a mesh with its first ones, in all rows at once."""
+        sampler, copies = self._sampler, self._copies
+        if sampler._mesh is None:
+            options = {"rows": held_B.size, "dtype": sampler._dtype, "by_layer": sampler._by_layer}
+            return decode_loop.empty(sampler._config, np.int32(width), length=length, tokens=tokens, **options)
+        count = min(batch, self._waiting())
+        held_B[: count * copies] = np.arange(count * copies)
+        fill = self._fill(count, batch, width)
+        return decode_loop.start(
+            *(sampler._graphdef, self._weights, fill), copies=copies, length=length, tokens=tokens, mesh=sampler._mesh
+        )
+
+    def _waiting(self) -> int:
+        return len(self._prompts) - self._next
+
+    def _enough(self, held_B: np.ndarray, group: int) -> int:
+        """So many rows done, those without a prompt included, that the host has something to do."""
+        if waiting := self._waiting():
+            return int(np.sum(held_B < 0)) + min(group, waiting) * self._copies
+        return int(held_B.size - self._part(held_B.size))
+
+    def _part(self, rows: int) -> int:
+        """Rows of the next smaller batch; 0 where another compilation would not pay."""
+        part = rows // self._sizes.narrowing
+        pays = self._sampler.ways == 1 and self._request.max_tokens >= LONG
+        return part if pays and part >= self._sizes.least_rows else 0
+
+    def _fewer(self, held_B: np.ndarray) -> int:
+        """Rows of the smallest batch for what is left of this one; 0 is this one."""
+        fewer, part = 0, 0 if self._waiting() else self._part(held_B.size)
+        while part and np.sum(held_B >= 0) <= part:
+            fewer, part = part, self._part(part)
+        return fewer
 
     def _decode(self, state: State, enough: int) -> State:
-        sampler, unrolled = self._sampler, self._weights.unrolled
-        weights = self._weights.params if unrolled is None else unrolled
+        sampler = self._sampler
         return decode_loop.decode(
-            *(sampler._graphdef, sampler._config, weights, state, self._request, np.int32(enough)), mesh=sampler._mesh
+            *(sampler._graphdef, sampler._config, self._weights, state, self._request, np.int32(enough)),
+            mesh=sampler._mesh,
         )
 
     def _collect(self, state: State, done_B: np.ndarray, held_B: np.ndarray) -> None:
@@ -227,15 +242,15 @@ class _Run:
 
     def _refill(self, state: State, count: int, group: int, rows_R: np.ndarray, held_B: np.ndarray, slot: int) -> State:
         """Puts the next `count` prompts into free rows."""
-        width = self._width(self._prompts[self._next :])
+        width = self._width(self._prompts[self._next : self._next + count])
         assert width <= slot  # longest prompts come first, and `_make_room` leaves this much
         first = self._next * self._copies
         held_B[rows_R] = np.arange(first, first + count * self._copies)
         padded = np.zeros(group * self._copies, np.int32)
         padded[: rows_R.size] = rows_R
         fill = self._fill(count, group, width)
-        sampler = self._sampler
-        return decode_loop.refill(sampler._graphdef, self._weights.params, state, fill, padded, copies=self._copies)
+        new = decode_loop.prefill(self._sampler._graphdef, self._sampler._config, self._weights, fill)
+        return decode_loop.refill(state, fill, new, padded, copies=self._copies)
 
     def _make_room(self, state: State, unused: int, longest: int) -> State:
         """For a full cache, of whose first slots so many are needed by no row."""
@@ -275,43 +290,3 @@ class _Run:
 @functools.partial(jax.jit, static_argnames=("mesh",))
 def _gather(tree: Any, mesh: Mesh) -> Any:
     return jax.lax.with_sharding_constraint(tree, replicated(mesh))
-
-
-def trace_decode(config: ModelConfig, dtype: Any, params: Any, rows: int, slots: int, mesh: Mesh) -> tuple[Any, State]:
-    """The decode loop traced on shapes, for compiling it ahead of time.
-
-    Args:
-        params: the Decoder's parameters as shapes with shardings.
-        rows, slots: of the cache.
-
-    Returns:
-        (jax.stages.Traced, the state that it was traced with).
-    """
-
-    def shape(dims: tuple[int, ...], kind: Any, axes: tuple[LogicalAxis, ...] | None = None) -> Any:
-        where = sharding(axes or ("batch", *(None for _ in dims[1:])), dims, mesh) if dims else replicated(mesh)
-        return jax.ShapeDtypeStruct(dims, kind, sharding=where)
-
-    L, K, H = config.num_layers, config.num_kv_heads, config.head_dim
-    state = State(
-        cache=Cache(shape((L, rows, K, H, slots), dtype, KEY_AXES), shape((L, rows, K, slots, H), dtype, VALUE_AXES)),
-        slot=shape((), jnp.int32),
-        first_B=shape((rows,), jnp.int32),
-        newest_B=shape((rows,), jnp.int32),
-        keys_B2=shape((rows, 2), jnp.uint32),
-        tokens_BN=shape((rows, slots), jnp.int32),
-        logprobs_BN=shape((rows, slots), jnp.float32),
-        lengths_B=shape((rows,), jnp.int32),
-        done_B=shape((rows,), jnp.bool_),
-    )
-    number = functools.partial(shape, ())
-    request = Request(
-        max_tokens=number(jnp.int32),
-        temperature=number(jnp.float32),
-        top_p=number(jnp.float32),
-        top_k=number(jnp.int32),
-        stop_ids_K=shape((8,), jnp.int32, (None,)),
-    )
-    graphdef = _graphdef(config, jnp.dtype(dtype))
-    traced: Any = decode_loop.decode  # a jitted function
-    return traced.trace(graphdef, config, params, state, request, number(jnp.int32), mesh=mesh), state

@@ -1,8 +1,8 @@
-"""Decoding on a CPU: the decoder's weights with one array a layer, and a step that copies none of them.
+"""Sampling on a CPU: the decoder's weights with one array a layer, and steps that copy none of them.
 
 A scanned layer body reads its weights as slices of stacked arrays, which XLA's CPU backend copies at every step, as it
 transposes a tied embedding at every step; for one token a row that costs more than the arithmetic. Here query, key and
-value, and gate and up, are one matmul each. The numbers are those of `Decoder.decode` up to rounding.
+value, and gate and up, are one matmul each. The numbers are those of `Decoder` up to rounding.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from w2sr_jax.model.attention import decode_attention
+from w2sr_jax.model.attention import attention, decode_attention
 from w2sr_jax.model.config import ModelConfig
-from w2sr_jax.model.decoder import Decoder, rms_norm
+from w2sr_jax.model.decoder import Attend, Decoder, Tables, rms_norm
 from w2sr_jax.model.kv_cache import Cache
 from w2sr_jax.model.rope import rope_tables, rotate
 
@@ -56,28 +56,63 @@ def unroll(graphdef: nnx.GraphDef[Decoder], params: Any) -> Unrolled:
     return Unrolled(model.embed[...], model.norm[...], model.head().astype(model.dtype), layers)
 
 
+def prefill(
+    config: ModelConfig, weights: Unrolled, tokens_BT: jax.Array, positions_BT: jax.Array, segment_ids_BT: jax.Array
+) -> Cache:
+    """As `Decoder.prefill`; the cache has one array a layer."""
+    tables, keys, values = rope_tables(config, positions_BT), list[jax.Array](), list[jax.Array]()
+
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        keys.append(k.transpose(0, 2, 3, 1))
+        values.append(v.transpose(0, 2, 1, 3))
+        return attention(q, k, v, segment_ids_BT=segment_ids_BT, in_parts=True)
+
+    x_RD = _embed(weights, tokens_BT.reshape(-1))
+    for w in weights.layers:
+        x_RD = _layer(config, w, x_RD, tokens_BT.shape, tables, attend)
+    return Cache(tuple(keys), tuple(values))
+
+
 def decode(
     config: ModelConfig, weights: Unrolled, tokens_B: jax.Array, cache: Cache, first_B: jax.Array, slot: jax.Array
 ) -> tuple[jax.Array, Cache]:
     """As `Decoder.decode`, with a cache of one array a layer."""
-    dtype, rows = weights.head.dtype, tokens_B.shape[0]
-    N, K, H = config.num_heads, config.num_kv_heads, config.head_dim
-    tables = rope_tables(config, (slot - first_B)[:, None])
-    x_BD = weights.embed.at[tokens_B].get(mode="clip").astype(dtype)
-    keys, values = list(cache.k), list(cache.v)
-    for i, w in enumerate(weights.layers):
-        qkv = rms_norm(x_BD, w["input_norm"], config.rms_norm_eps) @ w["qkv"]
-        if config.attention_bias:
-            qkv = qkv + w["qkv_bias"]
-        heads_B1XH = qkv.reshape(rows, 1, N + 2 * K, H)
-        q_BNH, k_BKH = (rotate(x, tables)[:, 0] for x in jnp.split(heads_B1XH[:, :, : N + K], [N], axis=2))
-        v_BKH = heads_B1XH[:, 0, N + K :]
-        keys[i] = jax.lax.dynamic_update_slice(keys[i], k_BKH[..., None], (0, 0, 0, slot))
-        values[i] = jax.lax.dynamic_update_slice(values[i], v_BKH[:, :, None], (0, 0, slot, 0))
-        out_BNH = decode_attention(q_BNH, keys[i], values[i], first_B, slot, parts=PARTS)
-        x_BD = x_BD + out_BNH.reshape(rows, N * H) @ w["o"]
-        gate, up = jnp.split(rms_norm(x_BD, w["post_norm"], config.rms_norm_eps) @ w["gate_up"], 2, axis=-1)
-        x_BD = x_BD + (jax.nn.silu(gate) * up) @ w["down"]
-    hidden_BD = rms_norm(x_BD, weights.norm, config.rms_norm_eps)
-    logits_BV = jnp.matmul(hidden_BD, weights.head, preferred_element_type=jnp.float32)
+    tables, keys, values = rope_tables(config, (slot - first_B)[:, None]), list[jax.Array](), list[jax.Array]()
+
+    def attend(q_B1NH: jax.Array, k_B1KH: jax.Array, v_B1KH: jax.Array) -> jax.Array:
+        k, v = k_B1KH[:, 0, :, :, None], v_B1KH[:, 0, :, None]
+        layer = len(keys)
+        keys.append(jax.lax.dynamic_update_slice(cache.k[layer], k, (0, 0, 0, slot)))
+        values.append(jax.lax.dynamic_update_slice(cache.v[layer], v, (0, 0, slot, 0)))
+        return decode_attention(q_B1NH[:, 0], keys[layer], values[layer], first_B, slot, parts=PARTS)
+
+    x_BD = _embed(weights, tokens_B)
+    for w in weights.layers:
+        x_BD = _layer(config, w, x_BD, (len(x_BD), 1), tables, attend)
+    logits_BV = jnp.matmul(
+        rms_norm(x_BD, weights.norm, config.rms_norm_eps), weights.head, preferred_element_type=jnp.float32
+    )
     return logits_BV, Cache(tuple(keys), tuple(values))
+
+
+def _embed(weights: Unrolled, tokens_R: jax.Array) -> jax.Array:
+    return weights.embed.at[tokens_R].get(mode="clip").astype(weights.head.dtype)
+
+
+def _layer(
+    config: ModelConfig,
+    w: dict[str, Any],
+    x_RD: jax.Array,
+    rows: tuple[int, ...],  # B, T
+    tables: Tables,
+    attend: Attend,
+) -> jax.Array:
+    N, K, H = config.num_heads, config.num_kv_heads, config.head_dim
+    qkv = rms_norm(x_RD, w["input_norm"], config.rms_norm_eps) @ w["qkv"]
+    if config.attention_bias:
+        qkv = qkv + w["qkv_bias"]
+    heads_BTXH = qkv.reshape(*rows, N + 2 * K, H)
+    q, k = (rotate(x, tables) for x in jnp.split(heads_BTXH[:, :, : N + K], [N], axis=2))
+    x_RD = x_RD + attend(q, k, heads_BTXH[:, :, N + K :]).reshape(-1, N * H) @ w["o"]
+    gate, up = jnp.split(rms_norm(x_RD, w["post_norm"], config.rms_norm_eps) @ w["gate_up"], 2, axis=-1)
+    return x_RD + (jax.nn.silu(gate) * up) @ w["down"]

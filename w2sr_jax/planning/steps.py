@@ -12,16 +12,19 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from w2sr_jax.core.config import OptimizerConfig
-from w2sr_jax.core.mesh import batch_sharding
+from w2sr_jax.core.mesh import LogicalAxis, batch_sharding, replicated, sharding
 from w2sr_jax.core.stage_config import TrainConfig
 from w2sr_jax.core.topology import Topology
 from w2sr_jax.data.pack import Batch
 from w2sr_jax.learn.optim import make_optimizer
 from w2sr_jax.learn.state import abstract_state, tree_shardings
 from w2sr_jax.learn.step import make_sft_step
-from w2sr_jax.model import sampler
+from w2sr_jax.model import decode_loop
 from w2sr_jax.model.config import ModelConfig
+from w2sr_jax.model.decode_loop import Request, State
 from w2sr_jax.model.decoder import Decoder, abstract_params
+from w2sr_jax.model.kv_cache import KEY_AXES, VALUE_AXES, Cache
+from w2sr_jax.model.sampler import graphdef_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,7 +78,32 @@ def decode_step(model: ModelConfig, dtype: str, mesh: Mesh, rows: int, slots: in
     params = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, tree_shardings(params, mesh)
     )
-    traced, state = sampler.trace_decode(model, jnp.dtype(dtype), params, rows, slots, mesh)
+
+    def shape(dims: tuple[int, ...], kind: Any, axes: tuple[LogicalAxis, ...] | None = None) -> Any:
+        where = sharding(axes or ("batch", *(None for _ in dims[1:])), dims, mesh) if dims else replicated(mesh)
+        return jax.ShapeDtypeStruct(dims, kind, sharding=where)
+
+    L, K, H, kind = model.num_layers, model.num_kv_heads, model.head_dim, jnp.dtype(dtype)
+    state = State(
+        cache=Cache(shape((L, rows, K, H, slots), kind, KEY_AXES), shape((L, rows, K, slots, H), kind, VALUE_AXES)),
+        slot=shape((), jnp.int32),
+        first_B=shape((rows,), jnp.int32),
+        newest_B=shape((rows,), jnp.int32),
+        keys_B2=shape((rows, 2), jnp.uint32),
+        tokens_BN=shape((rows, slots), jnp.int32),
+        logprobs_BN=shape((rows, slots), jnp.float32),
+        lengths_B=shape((rows,), jnp.int32),
+        done_B=shape((rows,), jnp.bool_),
+    )
+    request = Request(
+        max_tokens=shape((), jnp.int32),
+        temperature=shape((), jnp.float32),
+        top_p=shape((), jnp.float32),
+        top_k=shape((), jnp.int32),
+        stop_ids_K=shape((8,), jnp.int32, (None,)),
+    )
+    decode: Any = decode_loop.decode  # a jitted function
+    traced = decode.trace(graphdef_of(model, kind), model, params, state, request, shape((), jnp.int32), mesh=mesh)
     return Traced(traced, {"parameters": shard_bytes(params), "cache": shard_bytes(state)})
 
 
