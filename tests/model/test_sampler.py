@@ -281,25 +281,31 @@ def test_rows_that_are_done_are_filled_again_and_nothing_else_changes(small, mon
             np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
 
 
-@pytest.mark.parametrize(("narrowing", "least", "expected_sizes"), [(4, 2, {8, 2}), (2, 1, {16, 8, 4, 2, 1})])
-def test_the_last_rows_go_on_in_smaller_batches_and_nothing_else_changes(
-    small, monkeypatch, narrowing, least, expected_sizes
-):
+@pytest.mark.parametrize(("smaller", "sizes"), [(lambda n: n // 4, {8, 2}), (sampler._on_cpu, {24, 16, 8, 4, 2, 1})])
+def test_the_last_rows_go_on_in_smaller_batches_and_nothing_else_changes(small, monkeypatch, smaller, sizes):
     options = {"temperature": 1.3, "stop_token_ids": tuple(range(5)), "max_tokens": 60}
     streams = [(7 + index, 0) for index in range(len(LADDER))]
     prompts = sorted(LADDER, key=len, reverse=True)
     expected = run(small, prompts, streams=streams, batch=32, **options)
-    sizes, narrow = [], decode_loop.narrow
-    monkeypatch.setattr(decode_loop, "narrow", lambda state, rows: sizes.append(len(rows)) or narrow(state, rows))
+    found, narrow = [], decode_loop.narrow
+    monkeypatch.setattr(decode_loop, "narrow", lambda state, rows: found.append(len(rows)) or narrow(state, rows))
     monkeypatch.setattr(sampler, "LONG", 60)
-    monkeypatch.setattr(sampler, "ON_CPU", sampler.Sizes(512, narrowing, least))
+    monkeypatch.setattr(sampler, "ON_CPU", sampler.Sizes(512, smaller))
     rows = run(small, prompts, streams=streams, batch=32, **options)
-    assert sizes == sorted(sizes, reverse=True)
-    assert set(sizes) <= expected_sizes
-    assert sizes[-1] == least
+    assert found == sorted(set(found), reverse=True)
+    assert set(found) <= sizes
+    assert found[-1] == min(sizes)
     assert [row.token_ids for row in rows] == [row.token_ids for row in expected]
     for one, other in zip(rows, expected):
         np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
+
+
+def test_smaller_batches_are_powers_of_two_and_large_ones_half_way_between_too():
+    sizes = [100]
+    while sizes[-1]:
+        sizes.append(sampler._on_cpu(sizes[-1]))
+    assert sizes == [100, 96, 64, 48, 32, 24, 16, 8, 4, 2, 1, 0]
+    assert [sampler._elsewhere(rows) for rows in (256, 64, 32, 31, 8)] == [64, 16, 8, 0, 0]
 
 
 def test_one_token_is_the_least_that_is_sampled(small):

@@ -32,16 +32,24 @@ REFILLS = 8  # a batch is filled an eighth at a time: one prefill for several pr
 LONG = 128  # the last rows go on in a smaller batch if completions may have so many tokens
 
 
+def _on_cpu(rows: int) -> int:
+    power = 1 << max(0, rows - 1).bit_length() >> 1
+    return power * 3 // 2 if rows > power * 3 // 2 >= 16 else power
+
+
+def _elsewhere(rows: int) -> int:
+    return rows // 4 if rows >= 32 else 0
+
+
 class Sizes(NamedTuple):
     """Which arrays a batch goes through; every size is a compilation."""
 
     cache: int  # slots of the first; they double up to what the longest completion needs
-    narrowing: int  # once so small a part of the rows is left, a batch of this part
-    least_rows: int
+    smaller: Callable[[int], int]  # rows -> of the batch in which the last ones go on; 0 is none
 
 
-ON_CPU = Sizes(256, 2, 1)  # a step costs what is in it, and is compiled in a second
-ELSEWHERE = Sizes(512, 4, 8)  # it costs what the weights do
+ON_CPU = Sizes(256, _on_cpu)  # a step costs what is in it, and is compiled in a second
+ELSEWHERE = Sizes(512, _elsewhere)  # it costs what the weights do
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -209,9 +217,8 @@ class _Run:
 
     def _part(self, rows: int) -> int:
         """Rows of the next smaller batch; 0 where another compilation would not pay."""
-        part = rows // self._sizes.narrowing
         pays = self._sampler.ways == 1 and self._request.max_tokens >= LONG
-        return part if pays and part >= self._sizes.least_rows else 0
+        return self._sizes.smaller(rows) if pays else 0
 
     def _fewer(self, held_B: np.ndarray) -> int:
         """Rows of the smallest batch for what is left of this one; 0 is this one."""
