@@ -10,6 +10,7 @@ from flax import nnx
 
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.decoder import Decoder, abstract_params, num_params, param_specs
+from w2sr_jax.model.kv_cache import Cache
 from w2sr_jax.model.unrolled import decode, unroll
 
 CONFIG = ModelConfig(
@@ -59,7 +60,7 @@ def test_prefill_and_decode_with_a_cache_equal_the_full_forward_pass_of_left_pad
     first = jnp.array(12 - lengths, jnp.int32)
     step = nnx.jit(lambda model, tokens, cache, slot: model.decode(tokens, cache, first, slot))
     graphdef, params = nnx.split(model)
-    by_layer, weights = cache.split(), unroll(graphdef, params)
+    by_layer, weights = Cache(tuple(cache.k), tuple(cache.v)), unroll(graphdef, params)
     for slot in range(8, 12):
         logits, cache = step(model, tokens_BT[:, slot], cache, jnp.int32(slot))
         np.testing.assert_allclose(logits, expected[:, slot], atol=2e-5)
