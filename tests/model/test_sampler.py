@@ -101,7 +101,7 @@ def test_sampled_logprobs_are_those_of_the_plain_softmax(small):
 
 
 def test_a_cache_that_grows_on_the_way_changes_nothing(small, monkeypatch):
-    monkeypatch.setattr(sampler, "ON_CPU", sampler.ON_CPU._replace(cache=32))
+    monkeypatch.setattr(sampler, "ON_CPU", sampler.ON_CPU._replace(cache=lambda slots: cache_bucket(slots + 1)))
     (row,) = run(small, [PROMPTS[1]], max_tokens=40)
     assert row.token_ids == forward_logprobs(small, PROMPTS[1], row.token_ids).argmax(-1).tolist()
     assert len(row.token_ids) == 40
@@ -260,11 +260,11 @@ LADDER = [[1 + i % 60, 3, 1 + 7 * i % 60] * (1 + i % 5) for i in range(30)]
 
 @pytest.mark.parametrize("copies", [1, 3])
 def test_rows_that_are_done_are_filled_again_and_nothing_else_changes(small, monkeypatch, copies):
-    """Thirty prompts of unequal lengths through a batch of eight, in a cache that must be moved and grown."""
-    monkeypatch.setattr(sampler, "ON_CPU", sampler.ON_CPU._replace(cache=32))
-    prompts = sorted(LADDER, key=len, reverse=True)
+    """Sixty prompts of unequal lengths through a batch of eight, in a cache that must be moved and grown."""
+    monkeypatch.setattr(sampler, "ON_CPU", sampler.ON_CPU._replace(cache=lambda slots: cache_bucket(slots + 1)))
+    prompts = sorted(2 * LADDER, key=len, reverse=True)
     streams = [(100 + prompt, sample) for prompt in range(len(prompts)) for sample in range(copies)]
-    options = {"temperature": 1.3, "stop_token_ids": tuple(range(7)), "max_tokens": 50, "copies": copies}
+    options = {"temperature": 1.3, "stop_token_ids": tuple(range(7)), "max_tokens": 30, "copies": copies}
     slots, told = record_decodes(monkeypatch), []
     rows = run(small, prompts, streams=streams, batch=8, on_row=lambda index, row: told.append((index, row)), **options)
     assert sorted(index for index, _ in told) == list(range(len(prompts) * copies))
@@ -273,7 +273,7 @@ def test_rows_that_are_done_are_filled_again_and_nothing_else_changes(small, mon
     lengths = [len(row.token_ids) for row in rows]
     assert min(lengths) == 1
     assert max(lengths) > 8
-    for index in range(0, len(prompts), 7):
+    for index in range(0, len(prompts), 13):
         part = slice(index * copies, (index + 1) * copies)
         alone = run(small, [prompts[index]], streams=streams[part], **options)
         assert [row.token_ids for row in alone] == [row.token_ids for row in rows[part]]
@@ -290,7 +290,7 @@ def test_the_last_rows_go_on_in_smaller_batches_and_nothing_else_changes(small, 
     found, narrow = [], decode_loop.narrow
     monkeypatch.setattr(decode_loop, "narrow", lambda state, rows: found.append(len(rows)) or narrow(state, rows))
     monkeypatch.setattr(sampler, "LONG", 60)
-    monkeypatch.setattr(sampler, "ON_CPU", sampler.Sizes(512, smaller))
+    monkeypatch.setattr(sampler, "ON_CPU", sampler.ON_CPU._replace(smaller=smaller))
     rows = run(small, prompts, streams=streams, batch=32, **options)
     assert found == sorted(set(found), reverse=True)
     assert set(found) <= sizes

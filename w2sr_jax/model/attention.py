@@ -47,40 +47,41 @@ def attention(
 
 
 def decode_attention(
-    q_BNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array, first_B: jax.Array, last: jax.Array, parts: int = 1
+    q_BNH: jax.Array,
+    k_BKHS: jax.Array,
+    v_BKSH: jax.Array,
+    first_B: jax.Array,
+    last: jax.Array,
+    *,
+    as_sums: bool = False,
 ) -> jax.Array:
     """Softmax attention of one query a row over the slots first..last of a cache.
 
     Args:
-        parts: 1 makes two batched matmuls over all slots. On a CPU these are slow for one query, and sums that XLA
-            fuses with their products faster; they run over the first so many of this number of equal parts as hold
-            slot `last`, so that a cache costs what is in it, not its size.
+        as_sums: instead of two batched matmuls, which are slow for one query on a CPU, sums over products that XLA
+            fuses, as long as they read whole arrays: it would copy a slice of them first.
 
     Returns:
         [B, N, H] in the dtype of `v`.
     """
     B, N, H = q_BNH.shape
     K, S = v_BKSH.shape[1:3]
-    q_BKGH = q_BNH.reshape(B, K, N // K, H)
+    q_BKGH, slots_S = q_BNH.reshape(B, K, N // K, H), jnp.arange(S)
+    mask_BS = (slots_S >= first_B[:, None]) & (slots_S <= last)
 
-    def softmax(scores_BKGS: jax.Array) -> jax.Array:
-        slots_S = jnp.arange(scores_BKGS.shape[-1])
-        mask_BS = (slots_S >= first_B[:, None]) & (slots_S <= last)
-        return jax.nn.softmax(jnp.where(mask_BS[:, None, None], scores_BKGS * H**-0.5, MASKED), axis=-1)
+    def masked(scores_BKGS: jax.Array) -> jax.Array:
+        return jnp.where(mask_BS[:, None, None], scores_BKGS * H**-0.5, MASKED)
 
-    def sums(size: int) -> jax.Array:
-        k_BKHs, v_BKsH = k_BKHS[..., :size], v_BKSH[..., :size, :]
-        products = q_BKGH[..., None].astype(jnp.float32) * k_BKHs[:, :, None].astype(jnp.float32)
-        weights_BKGs = softmax(jnp.sum(products, axis=3))
-        return jnp.sum(weights_BKGs[..., None] * v_BKsH[:, :, None].astype(jnp.float32), axis=3).astype(v_BKSH.dtype)
-
-    if parts == 1:
-        scores_BKGS = jnp.einsum("bkgh,bkhs->bkgs", q_BKGH, k_BKHS, preferred_element_type=jnp.float32)
-        out_BKGH = jnp.einsum("bkgs,bksh->bkgh", softmax(scores_BKGS).astype(v_BKSH.dtype), v_BKSH)
+    if as_sums:
+        products = q_BKGH[..., None].astype(jnp.float32) * k_BKHS[:, :, None].astype(jnp.float32)
+        scores_BKGS = masked(jnp.sum(products, axis=3))
+        weights_BKGS = jnp.exp(scores_BKGS - jnp.max(scores_BKGS, axis=-1, keepdims=True))
+        sums_BKGH = jnp.sum(weights_BKGS[..., None] * v_BKSH[:, :, None].astype(jnp.float32), axis=3)
+        out_BKGH = (sums_BKGH / jnp.sum(weights_BKGS, axis=-1)[..., None]).astype(v_BKSH.dtype)
     else:
-        sizes = [-(-S * part // parts) for part in range(1, parts + 1)]
-        holds_last = jnp.searchsorted(jnp.array(sizes), last, side="right")
-        out_BKGH = jax.lax.switch(holds_last, [lambda size=size: sums(size) for size in sizes])
+        scores_BKGS = jnp.einsum("bkgh,bkhs->bkgs", q_BKGH, k_BKHS, preferred_element_type=jnp.float32)
+        weights_BKGS = jax.nn.softmax(masked(scores_BKGS), axis=-1).astype(v_BKSH.dtype)
+        out_BKGH = jnp.einsum("bkgs,bksh->bkgh", weights_BKGS, v_BKSH)
     return out_BKGH.reshape(B, N, H)
 
 

@@ -32,38 +32,6 @@ REFILLS = 8  # a batch is filled an eighth at a time: one prefill for several pr
 LONG = 128  # the last rows go on in a smaller batch if completions may have so many tokens
 
 
-def _on_cpu(rows: int) -> int:
-    power = 1 << max(0, rows - 1).bit_length() >> 1
-    return power * 3 // 2 if rows > power * 3 // 2 >= 16 else power
-
-
-def _elsewhere(rows: int) -> int:
-    return rows // 4 if rows >= 32 else 0
-
-
-class Sizes(NamedTuple):
-    """Which arrays a batch goes through; every size is a compilation."""
-
-    cache: int  # slots of the first; they double up to what the longest completion needs
-    smaller: Callable[[int], int]  # rows -> of the batch in which the last ones go on; 0 is none
-
-
-ON_CPU = Sizes(256, _on_cpu)  # a step costs what is in it, and is compiled in a second
-ELSEWHERE = Sizes(512, _elsewhere)  # it costs what the weights do
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Row:
-    """One sampled sequence on the host."""
-
-    token_ids: list[int]
-    logprobs: list[float]
-    stopped: bool
-
-
-OnRow = Callable[[int, Row], None]
-
-
 def prompt_bucket(length: int) -> int:
     """The padded width of prompts up to `length` tokens: a power of two or 1.5 times one, at least 16."""
     return _bucket(length, 16)
@@ -77,6 +45,38 @@ def cache_bucket(length: int) -> int:
 def _bucket(length: int, least: int) -> int:
     power = max(least, 1 << max(0, length - 1).bit_length())
     return power * 3 // 4 if power > least and length <= power * 3 // 4 else power
+
+
+def _on_cpu(rows: int) -> int:
+    power = 1 << max(0, rows - 1).bit_length() >> 1
+    return power * 3 // 2 if rows > power * 3 // 2 >= 16 else power
+
+
+def _elsewhere(rows: int) -> int:
+    return rows // 4 if rows >= 32 else 0
+
+
+class Sizes(NamedTuple):
+    """Which arrays a batch goes through; every size is a compilation."""
+
+    cache: Callable[[int], int]  # slots in use -> of the cache that it goes on with, if its completions need as many
+    smaller: Callable[[int], int]  # rows -> of the batch in which the last ones go on; 0 is none
+
+
+ON_CPU = Sizes(lambda slots: max(128, cache_bucket(slots + 1)), _on_cpu)  # a step costs what the arrays hold
+ELSEWHERE = Sizes(lambda slots: max(512, 2 * slots), _elsewhere)  # it costs what the weights do
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """One sampled sequence on the host."""
+
+    token_ids: list[int]
+    logprobs: list[float]
+    stopped: bool
+
+
+OnRow = Callable[[int, Row], None]
 
 
 @functools.cache
@@ -173,7 +173,7 @@ class _Run:
         """Every row, in order."""
         width, held_B = self._width(self._prompts), np.full(batch * self._copies, -1)
         longest = cache_bucket(width + max_tokens)
-        length = min(longest, max(self._sizes.cache, cache_bucket(2 * width)))
+        length = min(longest, self._sizes.cache(width))
         state = self._begin(width, length, batch, max(16, 1 << (max_tokens - 1).bit_length()), held_B)
         group, slot = max(1, batch // REFILLS), width
         while True:
@@ -266,7 +266,7 @@ class _Run:
             unused = min(unused, slot - self._width(self._prompts[self._next :]))
         if 4 * unused >= slot or slot >= longest:
             return decode_loop.shift(state, np.int32(unused))
-        return decode_loop.grow(state, length=min(longest, 2 * slot))
+        return decode_loop.grow(state, length=min(longest, self._sizes.cache(slot)))
 
     def _width(self, prompts: Sequence[Sequence[int]]) -> int:
         return prompt_bucket(max(len(prompt) for prompt in prompts) - 1)

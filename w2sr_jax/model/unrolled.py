@@ -21,8 +21,6 @@ from w2sr_jax.model.decoder import Attend, Decoder, Tables, rms_norm
 from w2sr_jax.model.kv_cache import Cache
 from w2sr_jax.model.rope import rope_tables, rotate
 
-PARTS = 4  # of the cache that attention may leave out; each is compiled
-
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["embed", "norm", "head", "layers"], meta_fields=[])
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,9 +82,7 @@ def decode(
         layer = len(keys)
         keys.append(jax.lax.dynamic_update_slice(cache.k[layer], k, (0, 0, 0, slot)))
         values.append(jax.lax.dynamic_update_slice(cache.v[layer], v, (0, 0, slot, 0)))
-        return decode_attention(
-            q_B1NH[:, 0], keys[layer], values[layer], first_B, slot, parts=PARTS if cache.length <= 256 else 2 * PARTS
-        )
+        return decode_attention(q_B1NH[:, 0], keys[layer], values[layer], first_B, slot, as_sums=True)
 
     x_BD = _embed(weights, tokens_B)
     for w in weights.layers:
