@@ -12,11 +12,13 @@ feed the pipeline and its model is the one that grows.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -47,7 +49,7 @@ def measure(configs: list[str], workdir: Path) -> tuple[list[Row], bool]:
     for picked in configs:
         run(compare.main, load_config_file(picked), workdir / name(picked), "compare")
         found = read_json(workdir / name(picked) / "compare.json")
-        rows += report.rows(found)
+        rows += rows_of(found)
         same &= found["parity_holds"]
     first = load_config_file(configs[0])
     inputs = compare.inputs(first, workdir / name(configs[0]))
@@ -56,6 +58,12 @@ def measure(configs: list[str], workdir: Path) -> tuple[list[Row], bool]:
         rows += pipeline_rows(tokens_per_second(inputs.sft.data, inputs.sft.model), max(eaten))
     threads = first.threads or len(os.sched_getaffinity(0))
     return rows + scaling_rows(first, workdir / "scaling", threads, environment(threads, os.environ)), same
+
+
+def rows_of(found: dict[str, Any]) -> list[Row]:
+    """A comparison's rows; their names say the model, since several comparisons share history."""
+    size = f"{found['model']['parameters'] / 1e6:.1f}M parameters"
+    return [dataclasses.replace(one, what=f"{one.what}, {size}") for one in report.rows(found)]
 
 
 def name(picked: str) -> str:
