@@ -11,6 +11,7 @@ from flax import nnx
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.decoder import Decoder, abstract_params, num_params, param_specs
 from w2sr_jax.model.kv_cache import Cache
+from w2sr_jax.model.remat import POLICIES
 from w2sr_jax.model.unrolled import decode, unroll
 
 CONFIG = ModelConfig(
@@ -41,7 +42,9 @@ def value_and_grad(**options):
     return value, nnx.to_pure_dict(grad)
 
 
-@pytest.mark.parametrize(("scan_layers", "remat"), [(False, "none"), (True, "full"), (False, "full")])
+@pytest.mark.parametrize(
+    ("scan_layers", "remat"), [(False, "none"), (False, "full"), *((True, name) for name in POLICIES if name != "none")]
+)
 def test_scanned_unrolled_and_rematerialised_layers_give_the_same_loss_and_gradient(scan_layers, remat):
     expected, got = value_and_grad(), value_and_grad(scan_layers=scan_layers, remat=remat)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), got, expected)

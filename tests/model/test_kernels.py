@@ -51,6 +51,7 @@ SHAPES = {
     "grouped": ((1, 256, 6, 2, 64), (60, 250)),
     "wide heads": ((1, 256, 2, 1, 128), (128, 256)),
     "long": ((1, 2048, 2, 1, 64), (700, 1500, 2048)),
+    "many blocks": ((1, 1152, 2, 1, 64), (500, 1152)),  # of 128 tokens: Splash then has two backward kernels
     "ragged": ((2, 333, 4, 2, 64), (1, 200, 300)),
 }
 

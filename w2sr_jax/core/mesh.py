@@ -38,6 +38,7 @@ RULES: dict[str, tuple[str, ...] | None] = {
     "vocab": ("tensor",),
     # activations
     "batch": ("data", "fsdp"),
+    "act_rows": ("data",),  # of what is split along D over fsdp
     "length": None,
     "act_embed": None,
     "act_heads": ("tensor",),

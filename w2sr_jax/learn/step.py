@@ -171,7 +171,7 @@ def _logprob_fn(graphdef: Any, chunk: int, grad_accum: int, mesh: Mesh | None, t
         blocks = jax.lax.map(one, _microbatches(batch, grad_accum, mesh))
         return jnp.swapaxes(blocks, 0, 1).reshape(batch.tokens_BT.shape)
 
-    return jax.jit(logprobs)
+    return jax.jit(logprobs, compiler_options=compiler_options(mesh))
 
 
 def _score(graphdef: Any, params: Any, micro: Any, chunk: int, temperature: float, mesh: Mesh | None) -> Any:

@@ -119,12 +119,14 @@ def start(
     )
 
 
-@functools.partial(jax.jit, static_argnames=("graphdef", "config"))
-def prefill(graphdef: nnx.GraphDef[Decoder], config: ModelConfig, weights: Any, fill: Fill) -> Cache:
+@functools.partial(jax.jit, static_argnames=("graphdef", "config", "mesh"))
+def prefill(
+    graphdef: nnx.GraphDef[Decoder], config: ModelConfig, weights: Any, fill: Fill, *, mesh: Mesh | None
+) -> Cache:
     """Keys and values of prompts; weights as of `decode`."""
     if isinstance(weights, Unrolled):
         return unrolled.prefill(config, weights, *_read(fill))
-    return _prefill(graphdef, weights, fill, None)
+    return _prefill(graphdef, weights, fill, mesh)
 
 
 @functools.partial(jax.jit, static_argnames=("copies",), donate_argnames=("state",))

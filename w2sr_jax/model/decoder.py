@@ -30,6 +30,31 @@ from w2sr_jax.model.rope import rope_tables, rotate
 Remat = str  # a name in model/remat.py
 Weights = dict[str, jax.Array]  # of one layer, by the names in `param_specs`
 Tables = tuple[jax.Array, jax.Array]
+Axes = tuple[LogicalAxis, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Layout:
+    """Where a layer's activations lie on a mesh, by logical axes of [B, T, width]; None leaves it to XLA."""
+
+    residual: Axes  # the residual stream
+    normed: Axes | None  # what q, k, v, gate and up are computed from
+    attended: Axes | None  # what heads have found
+    hidden: Axes  # between the MLP's matmuls
+
+
+# Whole rows: weights travel to the rows, which are many.
+MANY_TOKENS = Layout(
+    residual=("batch", "length", "act_embed"), normed=None, attended=None, hidden=("batch", "length", "act_mlp")
+)
+# One token a row: the rows travel to the weights, of which every chip reads no more than its own part (Pope et al.,
+# 2022, "weight-stationary"). Left to XLA, each token would have all weights gathered over fsdp.
+ONE_TOKEN = Layout(
+    residual=("act_rows", None, "embed"),
+    normed=("act_rows", None, "embed"),
+    attended=("act_rows", None, "act_heads"),
+    hidden=("act_rows", None, "act_mlp"),
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -105,13 +130,13 @@ def qkv(
     return rotate(q, tables, q_scale), rotate(k, tables), v
 
 
-def mlp(w: Weights, x_BTD: jax.Array, mesh: Mesh | None = None) -> jax.Array:
-    """SwiGLU: down(silu(gate(x)) * up(x))."""
+def mlp(w: Weights, x_BTD: jax.Array, hidden: Axes, mesh: Mesh | None = None) -> jax.Array:
+    """SwiGLU: down(silu(gate(x)) * up(x)), with `hidden` as where what `down` gets lies."""
 
     @jax.checkpoint  # computes the product again for the gradient of `down`, which costs less than to keep it
     def down(gate_BTF: jax.Array, up_BTF: jax.Array, weight: jax.Array) -> jax.Array:
         h_BTF = jax.nn.silu(gate_BTF) * up_BTF
-        return linear(constrain(h_BTF, ("batch", "length", "act_mlp"), mesh), weight)
+        return linear(constrain(h_BTF, hidden, mesh), weight)
 
     gate_BTF, up_BTF = kept((linear(x_BTD, w["gate"]), linear(x_BTD, w["up"])), MLP)
     return down(gate_BTF, up_BTF, w["down"])
@@ -128,15 +153,22 @@ def block(
     attend: Attend,
     mesh: Mesh | None = None,
     q_scale: float = 1.0,
+    layout: Layout = MANY_TOKENS,
 ) -> jax.Array:
     """One pre-norm layer; `attend(q, k, v)`, with queries times `q_scale`, is what differs between its uses."""
+
+    def place(x: jax.Array, axes: Axes | None) -> jax.Array:
+        return x if axes is None else constrain(x, axes, mesh)
+
+    def norm(name: str) -> jax.Array:
+        return place(rms_norm(x_BTD, w[name], config.rms_norm_eps), layout.normed)
+
     x_BTD = kept(x_BTD, INPUT)
-    q, k, v = kept(qkv(config, w, rms_norm(x_BTD, w["input_norm"], config.rms_norm_eps), tables, mesh, q_scale), QKV)
-    x_BTD = x_BTD + kept(linear(attend(q, k, v).reshape(*x_BTD.shape[:2], -1), w["o"]), OUT)
-    # Without this XLA may leave the residual stream split along D, and gather it in every layer.
-    x_BTD = constrain(x_BTD, ("batch", "length", "act_embed"), mesh)
-    x_BTD = x_BTD + mlp(w, rms_norm(x_BTD, w["post_norm"], config.rms_norm_eps), mesh)
-    return constrain(x_BTD, ("batch", "length", "act_embed"), mesh)
+    q, k, v = kept(qkv(config, w, norm("input_norm"), tables, mesh, q_scale), QKV)
+    heads_BTX = place(attend(q, k, v).reshape(*x_BTD.shape[:2], -1), layout.attended)
+    # Without these XLA may leave the residual stream split along D, and gather it in every layer.
+    x_BTD = place(x_BTD + kept(linear(heads_BTX, w["o"]), OUT), layout.residual)
+    return place(x_BTD + mlp(w, norm("post_norm"), layout.hidden, mesh), layout.residual)
 
 
 class Decoder(nnx.Module):
@@ -247,13 +279,14 @@ class Decoder(nnx.Module):
                 k_all = jax.lax.dynamic_update_slice(k_all, k_1BKH1.astype(k_all.dtype), (layer, 0, 0, 0, slot))
                 v_all = jax.lax.dynamic_update_slice(v_all, v_1BK1H.astype(v_all.dtype), (layer, 0, 0, slot, 0))
                 keys, values = (jax.lax.dynamic_index_in_dim(x, layer, keepdims=False) for x in (k_all, v_all))
-                return decode_attention(q[:, 0], keys.astype(q.dtype), values.astype(q.dtype), first_B, slot)
+                out_BNH = decode_attention(q[:, 0], keys.astype(q.dtype), values.astype(q.dtype), first_B, slot)
+                return out_BNH[:, None]
 
-            return (block(self.config, w, x, tables, attend, mesh), k_all, v_all, layer + 1), None
+            return (block(self.config, w, x, tables, attend, mesh, layout=ONE_TOKEN), k_all, v_all, layer + 1), None
 
         (x_B1D, k, v, _), _ = self._run(body, (x_B1D, cache.k, cache.v, jnp.int32(0)))
         hidden_BD = rms_norm(x_B1D[:, 0], self.norm[...], self.config.rms_norm_eps)
-        return self.logits(hidden_BD), Cache(k, v)
+        return constrain(self.logits(hidden_BD), ("batch", "act_vocab"), mesh), Cache(k, v)
 
     def _begin(
         self, tokens_BT: jax.Array, positions_BT: jax.Array | None, mesh: Mesh | None

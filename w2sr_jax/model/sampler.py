@@ -101,8 +101,11 @@ class Sampler:
         self._dtype, self._by_layer = jnp.dtype(dtype), mesh is None and jax.default_backend() == "cpu"
 
     def prepare(self, params: Any) -> Any:
-        """A Decoder's parameters as `sample` wants them: on one CPU device a copy, `unrolled.Unrolled`."""
-        return unroll(self._graphdef, params) if self._by_layer else params
+        """A Decoder's parameters as `sample` wants them: in its dtype, since every step reads all of them.
+
+        On one CPU device it is a copy, `unrolled.Unrolled`.
+        """
+        return unroll(self._graphdef, params) if self._by_layer else _in_dtype(params, self._dtype)
 
     def sample(
         self,
@@ -256,7 +259,8 @@ class _Run:
         padded = np.zeros(group * self._copies, np.int32)
         padded[: rows_R.size] = rows_R
         fill = self._fill(count, group, width)
-        new = decode_loop.prefill(self._sampler._graphdef, self._sampler._config, self._weights, fill)
+        sampler = self._sampler
+        new = decode_loop.prefill(sampler._graphdef, sampler._config, self._weights, fill, mesh=sampler._mesh)
         return decode_loop.refill(state, fill, new, padded, copies=self._copies)
 
     def _make_room(self, state: State, unused: int, longest: int) -> State:
@@ -292,6 +296,17 @@ class _Run:
             samples_B=sharded(samples_B),
             used_B=sharded(np.arange(rows) < count * self._copies),
         )
+
+
+@functools.partial(jax.jit, static_argnames=("dtype",))
+def _in_dtype(params: Any, dtype: Any) -> Any:
+    """Parameters in the dtype of the activations, where they are; norms as they are, which are computed in float32."""
+
+    def cast(param: nnx.Variable[Any]) -> nnx.Variable[Any]:
+        value = param.get_value()
+        return param if "norm" in param.get_metadata("logical_axes") else param.replace(value.astype(dtype))
+
+    return jax.tree.map(cast, params, is_leaf=lambda x: isinstance(x, nnx.Variable))
 
 
 @functools.partial(jax.jit, static_argnames=("mesh",))
