@@ -13,8 +13,10 @@ from w2sr_jax.core.references import references
 from w2sr_jax.core.runtime import load_config_file
 from w2sr_jax.core.trace_config import InjectConfig, TransformConfig
 from w2sr_jax.data.examples import read_traces
-from w2sr_jax.micro.experiment import MicroExperiment, shrink
+from w2sr_jax.micro.experiment import CLAIMS, MicroExperiment, shrink
+from w2sr_jax.micro.questions.base import shared
 from w2sr_jax.micro.questions.experiment import QUESTIONS, QuestionsExperiment, variant_of
+from w2sr_jax.reporting import tables
 from w2sr_jax.stages import run
 
 EVERYTHING = variant_of(None, *QUESTIONS)
@@ -38,8 +40,17 @@ def test_questions_share_the_nodes_of_the_micro_experiment():
     shared = micro.keys() & nodes.keys()
     assert {"seed0/strong", "seed1/teacher", "seed2/grpo", "seed0/w2sr_p_test"} <= shared
     assert all(micro[name].config == nodes[name].config for name in shared)
+    # Its controls are run, too: without them the paper's comparisons of teachers and of traces have no answer.
+    assert {"seed0/w2sr_n_test", "seed1/non_reasoner_taught_test", "seed2/random_digits_test"} <= shared
     # What no section needs does not run.
-    assert not {"seed0/report", "seed0/random_digits", "seed0/w2sr_n"} & nodes.keys()
+    assert not {"seed0/report", "seed0/weak_base_test"} & nodes.keys()
+
+
+def test_the_section_that_all_compare_with_answers_the_papers_three_experiments():
+    section = shared()
+    assert section.claims.items() >= CLAIMS.items()
+    assert {"w2sr", "w2sr_p", "w2sr_n", "non_reasoner_taught", "random_digits", "forced", "grpo"} <= section.arms.keys()
+    assert section.routes.keys() == {*section.traces, "grpo"}
 
 
 def test_a_question_alone_has_the_nodes_that_it_has_among_all():
@@ -168,7 +179,20 @@ def test_a_student_of_an_ensemble_of_one_is_the_student_of_that_teacher(tiny, tm
 @pytest.mark.slow
 def test_all_compared_students_of_the_tiny_run_learn_from_as_many_traces(tiny):
     root, _ = tiny
-    for name, config in of_stage(variant_of("tiny", *QUESTIONS), "sft").items():
-        assert len(read_traces(config.data.traces.replace("@", f"{root}/"))) <= 8, name
+    everything = variant_of("tiny", *QUESTIONS)
+    short = dict[str, int]()
+    for name, config in of_stage(everything, "sft").items():
+        size = len(read_traces(config.data.traces.replace("@", f"{root}/")))
+        if size != everything.traces:
+            made, file = config.data.traces.removeprefix("@").rsplit("/", 1)
+            counts = read_json(root / made / "counts.json")
+            stated = counts["size"][file.removesuffix(".jsonl")] if "size" in counts else counts["kept"]
+            wanted = counts["wanted"] if "kept" in counts else counts["wanted"][file.removesuffix(".jsonl")]
+            assert (size, wanted) == (stated, everything.traces), name
+            short[name.split("/")[-1]] = size
+    for section in read_json(root / "report" / "report.json")["sections"]:
+        stated = {arm: pairs[0][0] for arm, pairs in section["trace_sizes"].items()}
+        assert {arm for arm, size in stated.items() if size != everything.traces} <= short.keys()
+        assert any("equally many" in note for note in tables.notes(section)) == (len(set(stated.values())) > 1)
     for kind in ("slip", "drop", "shuffle"):
         assert read_json(root / f"seed0/errors/{kind}_100_traces/counts.json")["touched"] > 0

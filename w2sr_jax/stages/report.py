@@ -28,7 +28,7 @@ from w2sr_jax.data.examples import iter_traces, read_traces
 from w2sr_jax.data.tasks import load_problems
 from w2sr_jax.model import hf
 from w2sr_jax.model.decoder import param_specs
-from w2sr_jax.reporting import book, lab, lab_page, page, published, routes, samples, summary, tables
+from w2sr_jax.reporting import book, lab, lab_page, page, published, routes, samples, sizes, summary, tables
 from w2sr_jax.reporting.compare import AVERAGE, compare
 from w2sr_jax.reporting.export import write_page
 from w2sr_jax.reporting.load import ceiling_of, check_protocols, load_arms, load_evaluation
@@ -185,6 +185,7 @@ def experiment(config: ReportConfig, tick: Callable[[], None]) -> tuple[dict[str
     if config.trace_sets:
         gains = {name: report["gains"][name] for name in config.trace_sets if name in report["gains"]}
         report["trace_lab"] = trace_lab(config, config.trace_sets, gains, "the student's gain, points", tick)
+        report["trace_sizes"] = sizes.of_lab(report["trace_lab"])
     return report, samples.pick(arms)
 
 
