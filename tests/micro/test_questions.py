@@ -176,6 +176,38 @@ def test_a_student_of_an_ensemble_of_one_is_the_student_of_that_teacher(tiny, tm
         assert read_jsonl(root / f"seed0/ensemble_{copies}_test/predictions.jsonl", Prediction) == single
 
 
+def test_every_arm_of_a_question_learns_from_a_file_of_its_own():
+    for name, question in QUESTIONS.items():
+        for section in question(EVERYTHING, 0).sections:
+            students = {arm: node for arm, node in section.arms.items() if arm in section.traces}
+            assert len({*students.values()}) == len(students), name
+            assert len({*section.traces.values()}) == len(section.traces), name
+    # Each student is evaluated on its own weights, made from its own traces.
+    nodes = {node.name: node.config for node in EVERYTHING.nodes()}
+    trained = {name: config for name, config in nodes.items() if f"{name}_test" in nodes and hasattr(config, "data")}
+    assert len(trained) > 100
+    assert all(nodes[f"{name}_test"].model == f"@{name}/export" for name in trained)
+    assert len({(config.model, config.data.traces) for config in trained.values()}) == len(trained)
+
+
+@pytest.mark.slow
+def test_every_arm_of_a_question_learns_from_different_traces(tiny):
+    root, _ = tiny
+    for section in read_json(root / "report" / "report.json")["sections"]:
+        title = section["title"]
+        files = next(
+            node.config.trace_sets
+            for node in variant_of("tiny", *QUESTIONS).nodes()
+            if node.stage == "report" and node.config.title == f"{title} (seed 0)"
+        )
+        texts = dict[str, str]()
+        for path in set(files.values()):  # stand-ins, for want of right answers, may be one file
+            traces = read_traces(path.replace("@", f"{root}/"))
+            if len(traces) == 8:  # of fewer, all that there are may have been chosen twice
+                texts[path] = "\n".join(f"{t.teacher} {t.problem_id} {t.sample} {t.response}" for t in traces)
+        assert len({*texts.values()}) == len(texts), title
+
+
 @pytest.mark.slow
 def test_all_compared_students_of_the_tiny_run_learn_from_as_many_traces(tiny):
     root, _ = tiny

@@ -99,7 +99,12 @@ def test_multiple_choice_is_read_and_graded_by_letter(tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"answer": 3}, "answer: names none of 3 choices"), ({"choices": ["one"]}, "choices: expected 2 to 8")],
+    [
+        ({"answer": 3}, "answer: names none of 3 choices"),
+        ({"answer": "BC"}, "answer: names none of 3 choices"),
+        ({"answer": ""}, "answer: names none of 3 choices"),
+        ({"choices": ["one"]}, "choices: expected 2 to 8"),
+    ],
 )
 def test_choices_that_cannot_be_are_named(tmp_path, change, message):
     with pytest.raises(RecordError, match=message):
