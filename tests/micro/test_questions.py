@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from benchmarks import questions_table
 from w2sr_jax.core.config import to_dict, validate
 from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.files import read_json, read_jsonl
@@ -132,6 +133,20 @@ def test_a_tiny_run_has_a_section_for_every_question(tiny):
     page = (root / "report" / "report.html").read_text()
     assert len(page) < 5 * 2**20 / 3
     assert all(page.count(f"{section['title']}</a></h2>") == 1 for section in report["sections"])
+
+
+@pytest.mark.slow
+def test_the_documents_tables_are_printed_from_a_finished_run(tiny):
+    root, _ = tiny
+    text = questions_table.main(root)
+    report = read_json(root / "report" / "report.json")
+    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
+    for section in report["sections"]:
+        assert f"## {section['title']}" in text
+        assert {*section["arms"], *section["claims"]} <= {*rows}
+    assert rows.count("w2sr_p") == 1  # the arms that sections share are shown once
+    shared_arms = report["sections"][0]["arms"]
+    assert f"| w2sr_n | {100 * shared_arms['w2sr_n']['micro']['pass_at_1']:.1f} |" in text
 
 
 @pytest.mark.slow
