@@ -1,4 +1,4 @@
-"""The tables of configs/experiments/README.md from a finished run: `python -m benchmarks.questions_table runs/questions`.
+"""The tables of configs/experiments/README.md: `python -m benchmarks.questions_table runs/questions`, a finished run.
 
 For each section of its report: the arms that no earlier section has shown, with each seed's Pass@1, their mean and
 standard deviation, RGR, and what they learned from; then the claims with their verdicts.

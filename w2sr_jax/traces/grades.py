@@ -18,7 +18,7 @@ def graded(traces: Iterable[Trace], problems: Mapping[str, Problem]) -> Iterator
         problems: by id.
     """
     with GraderPool() as pool:  # starts no process unless an answer needs computer algebra
-        for batch in itertools.batched(traces, AT_ONCE, strict=False):
+        for batch in itertools.batched(traces, AT_ONCE):
             known: dict[int, bool | None] = {
                 i: trace.correct for i, trace in enumerate(batch) if isinstance(trace, GradedTrace)
             }
