@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from benchmarks import questions_table
 from w2sr_jax.core.config import to_dict, validate
 from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.files import read_json, read_jsonl
@@ -13,8 +14,10 @@ from w2sr_jax.core.references import references
 from w2sr_jax.core.runtime import load_config_file
 from w2sr_jax.core.trace_config import InjectConfig, TransformConfig
 from w2sr_jax.data.examples import read_traces
-from w2sr_jax.micro.experiment import MicroExperiment, shrink
+from w2sr_jax.micro.experiment import CLAIMS, MicroExperiment, shrink
+from w2sr_jax.micro.questions.base import shared
 from w2sr_jax.micro.questions.experiment import QUESTIONS, QuestionsExperiment, variant_of
+from w2sr_jax.reporting import tables
 from w2sr_jax.stages import run
 
 EVERYTHING = variant_of(None, *QUESTIONS)
@@ -38,8 +41,17 @@ def test_questions_share_the_nodes_of_the_micro_experiment():
     shared = micro.keys() & nodes.keys()
     assert {"seed0/strong", "seed1/teacher", "seed2/grpo", "seed0/w2sr_p_test"} <= shared
     assert all(micro[name].config == nodes[name].config for name in shared)
+    # Its controls are run, too: without them the paper's comparisons of teachers and of traces have no answer.
+    assert {"seed0/w2sr_n_test", "seed1/non_reasoner_taught_test", "seed2/random_digits_test"} <= shared
     # What no section needs does not run.
-    assert not {"seed0/report", "seed0/random_digits", "seed0/w2sr_n"} & nodes.keys()
+    assert not {"seed0/report", "seed0/weak_base_test"} & nodes.keys()
+
+
+def test_the_section_that_all_compare_with_answers_the_papers_three_experiments():
+    section = shared()
+    assert section.claims.items() >= CLAIMS.items()
+    assert {"w2sr", "w2sr_p", "w2sr_n", "non_reasoner_taught", "random_digits", "forced", "grpo"} <= section.arms.keys()
+    assert section.routes.keys() == {*section.traces, "grpo"}
 
 
 def test_a_question_alone_has_the_nodes_that_it_has_among_all():
@@ -124,6 +136,20 @@ def test_a_tiny_run_has_a_section_for_every_question(tiny):
 
 
 @pytest.mark.slow
+def test_the_documents_tables_are_printed_from_a_finished_run(tiny):
+    root, _ = tiny
+    text = questions_table.main(root)
+    report = read_json(root / "report" / "report.json")
+    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
+    for section in report["sections"]:
+        assert f"## {section['title']}" in text
+        assert {*section["arms"], *section["claims"]} <= {*rows}
+    assert rows.count("w2sr_p") == 1  # the arms that sections share are shown once
+    shared_arms = report["sections"][0]["arms"]
+    assert f"| w2sr_n | {100 * shared_arms['w2sr_n']['micro']['pass_at_1']:.1f} |" in text
+
+
+@pytest.mark.slow
 def test_a_second_run_reuses_everything_and_one_question_is_part_of_all(tiny):
     root, _ = tiny
     assert set(run.main(variant_of("tiny", *QUESTIONS), str(root)).values()) == {"reused"}
@@ -165,10 +191,57 @@ def test_a_student_of_an_ensemble_of_one_is_the_student_of_that_teacher(tiny, tm
         assert read_jsonl(root / f"seed0/ensemble_{copies}_test/predictions.jsonl", Prediction) == single
 
 
+def test_every_arm_of_a_question_learns_from_a_file_of_its_own():
+    for name, question in QUESTIONS.items():
+        for section in question(EVERYTHING, 0).sections:
+            students = {arm: node for arm, node in section.arms.items() if arm in section.traces}
+            assert len({*students.values()}) == len(students), name
+            assert len({*section.traces.values()}) == len(section.traces), name
+    # Each student is evaluated on its own weights, made from its own traces.
+    nodes = {node.name: node.config for node in EVERYTHING.nodes()}
+    trained = {name: config for name, config in nodes.items() if f"{name}_test" in nodes and hasattr(config, "data")}
+    assert len(trained) > 100
+    assert all(nodes[f"{name}_test"].model == f"@{name}/export" for name in trained)
+    assert len({(config.model, config.data.traces) for config in trained.values()}) == len(trained)
+
+
+@pytest.mark.slow
+def test_every_arm_of_a_question_learns_from_different_traces(tiny):
+    root, _ = tiny
+    for section in read_json(root / "report" / "report.json")["sections"]:
+        title = section["title"]
+        if title == "Which traces should be kept?":
+            continue  # such models' traces have equal scores, of which every selection takes the same ones
+        files = next(
+            node.config.trace_sets
+            for node in variant_of("tiny", *QUESTIONS).nodes()
+            if node.stage == "report" and node.config.title == f"{title} (seed 0)"
+        )
+        texts = dict[str, str]()
+        for path in set(files.values()):  # stand-ins, for want of right answers, may be one file
+            traces = read_traces(path.replace("@", f"{root}/"))
+            if len(traces) == 8:  # of fewer, all that there are may have been chosen twice
+                texts[path] = "\n".join(f"{t.teacher} {t.problem_id} {t.sample} {t.response}" for t in traces)
+        assert len({*texts.values()}) == len(texts), title
+
+
 @pytest.mark.slow
 def test_all_compared_students_of_the_tiny_run_learn_from_as_many_traces(tiny):
     root, _ = tiny
-    for name, config in of_stage(variant_of("tiny", *QUESTIONS), "sft").items():
-        assert len(read_traces(config.data.traces.replace("@", f"{root}/"))) <= 8, name
+    everything = variant_of("tiny", *QUESTIONS)
+    short = dict[str, int]()
+    for name, config in of_stage(everything, "sft").items():
+        size = len(read_traces(config.data.traces.replace("@", f"{root}/")))
+        if size != everything.traces:
+            made, file = config.data.traces.removeprefix("@").rsplit("/", 1)
+            counts = read_json(root / made / "counts.json")
+            stated = counts["size"][file.removesuffix(".jsonl")] if "size" in counts else counts["kept"]
+            wanted = counts["wanted"] if "kept" in counts else counts["wanted"][file.removesuffix(".jsonl")]
+            assert (size, wanted) == (stated, everything.traces), name
+            short[name.split("/")[-1]] = size
+    for section in read_json(root / "report" / "report.json")["sections"]:
+        stated = {arm: pairs[0][0] for arm, pairs in section["trace_sizes"].items()}
+        assert {arm for arm, size in stated.items() if size != everything.traces} <= short.keys()
+        assert any("equally many" in note for note in tables.notes(section)) == (len(set(stated.values())) > 1)
     for kind in ("slip", "drop", "shuffle"):
         assert read_json(root / f"seed0/errors/{kind}_100_traces/counts.json")["touched"] > 0

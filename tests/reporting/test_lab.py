@@ -13,10 +13,10 @@ def made(right, tokens=20, total=10, response="1+1=2 \\boxed{2}"):
     """A set of `total` traces with `right` right ones."""
     return study(
         [
-            GradedTrace(
+            (GradedTrace(
                 problem_id=f"p{i}", sample=0, response=f"{i} {response}", response_tokens=tokens + i, teacher="t",
                 finish_reason="stop", extracted="2", correct=i < right, grader="g", hygiene=[],
-            )
+            ), None)
             for i in range(total)
         ],
         {f"p{i}": str(i % 2) for i in range(total)},
@@ -61,6 +61,18 @@ def test_with_enough_sets_each_feature_has_its_correlation_or_is_the_same_everyw
     assert found["right, %"]["sets"] == 8
     assert found["tokens"] == {"constant": 24.5}
     assert "perplexity" not in found
+
+
+def test_a_set_without_known_tokens_is_left_out_of_their_correlation_alone():
+    sets = {f"s{i}": made(i) for i in range(8)}
+    sets["s7"]["tokens"] = None
+    found = lab.go_with(sets, {f"s{i}": gain(i / 10) for i in range(8)})
+    assert lab.features(sets["s7"])["tokens"] is None
+    assert found["right, %"]["sets"] == 8
+    assert found["tokens"] == {"constant": 24.5}
+    pooled = lab.pooled([{"sets": {"a": sets["s7"]}, "gains": {}, "gain_is": "x"}] * 2)
+    assert pooled["sets"]["a"]["tokens"] is None
+    assert any("-" in row for row in lab_page.overview(pooled))
 
 
 def test_seeds_are_pooled_by_sums_and_by_means_over_seeds():

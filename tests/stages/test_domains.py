@@ -52,10 +52,16 @@ def test_each_problem_is_graded_by_its_own_scorer(problems):
 
 
 def test_a_scorer_that_raises_is_a_wrong_answer_with_its_reason(problems):
+    # This task's scorer takes every word between its operators for a number.
+    (one,) = load_problems("gym:prime_factorization:1:0")
+    with pytest.raises(ValueError, match="invalid literal for int"):
+        gym.is_solved("1 2", one.verifier)
     with GraderPool() as pool:
-        (found,) = pool.grade_many([(r"\boxed{1}", "1")], ["gym:letter_counting:6:3:999999"])
+        (found,) = pool.grade_many([(r"\boxed{1 2}", one.answer)], [one.verifier])
         (after,) = pool.grade_many([(rf"\boxed{{{problems[0].answer}}}", problems[0].answer)], [problems[0].verifier])
-    assert (found.correct, after.correct) == (False, True)
+    assert (found.extracted, found.correct) == ("1 2", False)
+    assert found.error == "ValueError: invalid literal for int() with base 10: '1 2'"
+    assert (after.correct, after.error) == (True, None)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +105,12 @@ def test_multiple_choice_is_read_and_graded_by_letter(tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"answer": 3}, "answer: names none of 3 choices"), ({"choices": ["one"]}, "choices: expected 2 to 8")],
+    [
+        ({"answer": 3}, "answer: names none of 3 choices"),
+        ({"answer": "BC"}, "answer: names none of 3 choices"),
+        ({"answer": ""}, "answer: names none of 3 choices"),
+        ({"choices": ["one"]}, "choices: expected 2 to 8"),
+    ],
 )
 def test_choices_that_cannot_be_are_named(tmp_path, change, message):
     with pytest.raises(RecordError, match=message):

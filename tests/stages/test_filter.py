@@ -106,7 +106,15 @@ def test_matched_subsets_have_one_size_and_depend_on_the_seed_alone(inputs, tmp_
 @pytest.mark.parametrize("match", [True, False])
 def test_max_traces_bounds_every_subset(inputs, tmp_path, match):
     counts = stage.main(inputs(max_traces=5, match_size=match), str(tmp_path / "work"))
-    assert counts["size"] == {"all": 5, "correct": 5, "incorrect": 5}
+    assert counts["size"] == counts["wanted"] == {"all": 5, "correct": 5, "incorrect": 5}
+
+
+def test_a_subset_that_is_smaller_than_wanted_says_so(inputs, tmp_path, caplog):
+    counts = stage.main(inputs(max_traces=10), str(tmp_path / "work"))
+    assert counts["wanted"] == {"all": 10, "correct": 10, "incorrect": 10}
+    assert counts["size"] == {"all": 10, "correct": 10, "incorrect": 8}
+    assert "incorrect.jsonl: 8 traces, 10 were wanted" in caplog.text
+    assert "correct.jsonl: 10" not in caplog.text
 
 
 def test_a_second_run_gives_the_same_files(inputs, tmp_path):

@@ -12,7 +12,8 @@ from w2sr_jax.core.errors import UsageError, W2SRError
 from w2sr_jax.core.files import read_json, read_jsonl, write_json, write_jsonl
 from w2sr_jax.core.records import GradedTrace, Prediction, Problem, RecordError
 from w2sr_jax.core.stage_config import ReportConfig
-from w2sr_jax.grading.statistics import paired_bootstrap, wilson_interval
+from w2sr_jax.grading.statistics import holm, paired_bootstrap, wilson_interval
+from w2sr_jax.reporting import sizes
 from w2sr_jax.stages import report
 
 DECODING = {
@@ -516,6 +517,33 @@ def test_trace_sets_beside_arms_say_what_students_gained(tmp_path):
     assert gain["interval"][0] < 0.4 < gain["interval"][1]
     assert found["trace_lab"]["go_with"]["right, %"] == {"too_few": 1}
     assert "Too few to say" in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_what_each_student_learned_from_is_in_the_table_and_unequal_sizes_are_named(tmp_path):
+    config = experiment(tmp_path)
+    config.trace_sets = {"w2sr": lab_traces(tmp_path / "a.jsonl", 20), "grpo": lab_traces(tmp_path / "b.jsonl", 5, 30)}
+    config.trace_sets["nobody learned from it"] = lab_traces(tmp_path / "c.jsonl", 5, 20)
+    found = report.main(config, str(tmp_path / "report"))
+    assert found["trace_sizes"] == {"w2sr": [[40, 40]], "grpo": [[30, 30]]}
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "traces (problems)" in text
+    assert "40 (40)" in text
+    assert "not learn from equally many traces: grpo from 30, the others from 40." in text
+    seeds = sizes.of_seeds([{"trace_sizes": {"a": [[400, 398]]}}, {"trace_sizes": {"a": [[296, 290]], "b": [[1, 1]]}}])
+    assert seeds == {"a": [[400, 398], [296, 290]]}
+    assert sizes.cell(seeds["a"]) == "296 to 400 (290 to 398)"
+    assert sizes.unequal(seeds) == sizes.unequal({}) == ""
+
+
+def test_claims_are_corrected_for_their_number(done):
+    found, workdir = done
+    many = found["claims"]
+    assert [claim["p_holm"] for claim in many.values()] == holm([claim["p"] for claim in many.values()])
+    assert many["students learn"]["survives"] is True
+    text = (workdir / "report.md").read_text()
+    assert f"These are {len(many)} claims at 95 % each" in text
+    assert "p (Holm)" in text
+    assert "p (Holm)" in (workdir / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

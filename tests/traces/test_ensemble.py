@@ -61,9 +61,22 @@ def test_one_teacher_passes_through_the_stage_to_the_byte(tmp_path):
         assert (tmp_path / how / "traces.jsonl").read_bytes() == (tmp_path / "a.jsonl").read_bytes()
 
 
-def test_the_majority_wins_and_a_tie_goes_to_the_first():
-    teachers = [answers("a", "1", "5", "7"), answers("b", "2", "5", "8"), answers("c", "02", "6", "9")]
-    assert taken(teachers, "majority") == ["b", "a", "a"]
+def test_the_majority_wins():
+    teachers = [answers("a", "1", "5"), answers("b", "2", "5"), answers("c", "02", "6")]
+    taken_by_seed = {tuple(taken(teachers, "majority", seed)) for seed in range(30)}
+    assert taken_by_seed == {(first, second) for first in "bc" for second in "ab"}
+
+
+@pytest.mark.parametrize("how", ["majority", "hygiene"])
+def test_among_equals_neither_the_first_teacher_nor_the_shortest_trace_is_preferred(how):
+    count = 3000
+    teachers = [answers(name, *["1"] * count) for name in ("a", "bb much longer", "c")]
+    shares = collections.Counter(taken(teachers, how))
+    assert [shares[name] / count for name in ("a", "bb much longer", "c")] == pytest.approx([1 / 3] * 3, abs=0.03)
+    assert taken(teachers, how) == taken(teachers, how) != taken(teachers, how, seed=1)
+    # Three that all answer differently are a tie, too.
+    teachers = [answers(name, *[given] * count) for name, given in zip("abc", "123", strict=True)]
+    assert max(collections.Counter(taken(teachers, how)).values()) / count == pytest.approx(1 / 3, abs=0.04)
 
 
 def test_samples_of_all_teachers_vote_on_a_problem():
@@ -76,7 +89,8 @@ def test_a_trace_without_an_answer_has_no_vote():
     silent = [trace("p0", "hm")]
     assert votes([*silent, *answers("b", "4")])["p0"] == {"4": 1}
     assert taken([silent, [dataclasses.replace(silent[0], teacher="x")], answers("b", "4")], "majority") == ["b"]
-    assert taken([silent, [dataclasses.replace(silent[0], teacher="x")]], "majority") == ["a"]
+    alike = [silent, [dataclasses.replace(silent[0], teacher="x")]]
+    assert {taken(alike, "majority", seed)[0] for seed in range(20)} == {"a", "x"}
     assert answer_of(trace("p", r"\boxed{1}", finish_reason="failed")) is None
 
 
@@ -91,10 +105,10 @@ def test_chance_takes_each_as_likely_as_it_should(how, expected):
     assert taken(teachers, how) != taken(teachers, how, seed=1)
 
 
-def test_the_healthiest_trace_is_taken_then_the_shortest():
+def test_a_healthy_trace_is_taken_rather_than_an_ill_one_whatever_its_length():
     ill, long, short = r"see https://x.org \boxed{1}", r"one and one is \boxed{1}", r"it is \boxed{1}"
     teachers = [[trace("p", text, teacher=name)] for name, text in (("ill", ill), ("long", long), ("short", short))]
-    assert taken(teachers, "hygiene") == ["short"]
+    assert {taken(teachers, "hygiene", seed)[0] for seed in range(20)} == {"long", "short"}
     assert taken(teachers[:2], "hygiene") == ["long"]
 
 

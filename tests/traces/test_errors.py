@@ -2,6 +2,7 @@
 
 import collections
 import random
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -59,7 +60,72 @@ def test_equations_are_found_in_chains_in_prose_and_in_latex():
 )
 def test_an_equation_holds_left_to_right_or_with_products_first(text, modulus, right):
     (found,) = equations.find(text)
-    assert equations.holds(text, found, modulus) is right
+    assert equations.holds(found, modulus) is right
+
+
+@pytest.mark.parametrize(
+    ("text", "holding"),
+    [
+        ("-3 + 5 = 2", [True]),
+        ("(-3) + 5 = 2 and 5 - (-3) = 8", [True, True]),
+        ("3 - 5 = -2", [True]),
+        ("3 - 5 = −2 + 4 = 2", [True, True]),
+        ("3 * -2 = 6", [False]),
+        ("so 1/2 + 1/3 = 5/6.", [True]),
+        ("1/2 + 1/3 = 5/7", [False]),
+        ("6*8 = 48/2 = 24", [True, True]),
+        ("- 3 + 4 = 7\n* 2 + 2 = 4, **1 + 1 = 2**, it is 5 + 1 = 6 - or not", [True] * 4),
+    ],
+)
+def test_signs_and_fractions_are_read_as_they_are_written(text, holding):
+    assert [equations.holds(e) for e in equations.find(text)] == holding
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2^3 + 1 = 9",
+        "y^2 + 3 + 4 = 16",
+        "5 + 2x + 3 + 4 = 20",
+        "2x3 + 4 = 7",
+        "(1 + 2) + 3 + 4 = 10",
+        r"\frac{1}{2} + 3 + 4 = 7.5",
+        r"2 \cdot x + 3 + 4 = 20",
+        "x -3 + 5 = 12",
+        "2 + 3 = 5x",
+        "2 + 3 = 5^2 - 20",
+        "6*7 = 21*2.",
+        "2 + 3 = 4 + x",
+    ],
+)
+def test_a_part_of_something_longer_is_no_equation(text):
+    assert equations.find(text) == []
+
+
+NAIVE = re.compile(r"(?<!\d)\d+(?:[-+*]\d+)+=(\d+)")  # all that chains of the embedded task need
+
+
+@given(seed=st.integers(0, 10**6), operations=st.integers(1, 5), in_head=st.integers(1, 2), wrong=st.integers(0, 99))
+def test_chains_of_the_embedded_task_are_read_as_chains(seed, operations, in_head, wrong):
+    text = Chain.draw(random.Random(seed), operations).worked(in_head)
+    if wrong < 50:  # a value that is off, and a chain that was cut off by its answer
+        text = re.sub(r"=\d\d", f"={wrong:02d}", text, count=1)
+        text = text.replace("\\boxed", "+2\\boxed")
+    expected, at = [], 0
+    while match := NAIVE.search(text, at):
+        expected.append((match.start(), len(re.findall("[-+*]", match[0])), match.start(1), match.end()))
+        at = match.start(1)
+    end = answer_span(text)[0]
+    for found in (equations.find(text), equations.find(text, end)):
+        assert [(e.start, len(e.operations), e.result, e.end) for e in found] == expected
+        assert all(e.plain for e in found)
+
+
+def test_only_plain_equations_get_errors():
+    problem = Problem(id="p", problem="?", answer="2")
+    text = r"3 - 5 = -2 so 1/2 + 1/2 = 2/2 \boxed{2}"
+    (same,), counts = errors.inject([trace(text)], {"p": problem}, InjectConfig(kind="slip"), 0)
+    assert (same.response, counts["impossible"]) == (text, 1)
 
 
 def test_what_follows_goes_on_from_a_changed_value():
@@ -96,7 +162,7 @@ def test_a_slip_changes_one_value_and_the_answer_follows():
     assert not grade(found.response, "72").correct or "48 + 24" in found.response
     isolated = made("slip", PROSE, "72", carry=False)
     assert grade(isolated.response, "72").correct
-    assert sum(not equations.holds(isolated.response, e) for e in equations.find(isolated.response)) == 1
+    assert sum(not equations.holds(e) for e in equations.find(isolated.response)) == 1
 
 
 def test_a_wrong_answer_leaves_the_reasoning_alone():

@@ -1,14 +1,17 @@
 """The trace lab's counts, against traces made for it."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from w2sr_jax.core.errors import W2SRError
-from w2sr_jax.core.records import GradedTrace, Trace
-from w2sr_jax.traces import lab, markers
+from w2sr_jax.core.records import GradedTrace, Problem, Trace
+from w2sr_jax.traces import grades, lab, markers
 from w2sr_jax.traces.duplicates import NearDuplicates
+from w2sr_jax.traces.edits import edited
+from w2sr_jax.traces.supervision import reasoning_only
 
 
 def trace(number=0, response="so \\boxed{4}", tokens=9, problem="p", correct=None, finish="stop", flags=()):
@@ -17,6 +20,11 @@ def trace(number=0, response="so \\boxed{4}", tokens=9, problem="p", correct=Non
     if correct is None:
         return Trace(**fields)
     return GradedTrace(**fields, extracted="4", correct=correct, grader="g", hygiene=list(flags))
+
+
+def of(*traces):
+    """The traces, of which nothing is known but their own grades."""
+    return [(one, None) for one in traces]
 
 
 @pytest.mark.parametrize(
@@ -41,7 +49,7 @@ def test_a_set_is_counted():
         trace(2, "", 0, "b", finish="failed"),
         trace(3, "a b c \\boxed{1}", 20, "b", True),
     ]
-    found = lab.study(traces, {"a": "1", "b": "2"}, {("t", "a", 0): 0.5})
+    found = lab.study(of(*traces), {"a": "1", "b": "2"}, {("t", "a", 0): 0.5})
     assert (found["traces"], found["problems"], found["failed"]) == (3, 2, 1)
     assert found["tokens"]["mean"] == 20
     assert found["tokens"]["p50"] == 20
@@ -57,7 +65,7 @@ def test_a_set_is_counted():
 
 
 def test_raw_traces_are_checked_for_health_but_not_for_right_answers():
-    found = lab.study([trace(response="no box"), trace(1, "cut \\boxed{", finish="length")], {})
+    found = lab.study(of(trace(response="no box"), trace(1, "cut \\boxed{", finish="length")), {})
     assert found["hygiene"]["missing_box"] == 2
     assert found["hygiene"]["length_stop"] == 1
     assert (found["graded"], found["by_length"], found["surprisal"]) == (0, [], None)
@@ -65,7 +73,39 @@ def test_raw_traces_are_checked_for_health_but_not_for_right_answers():
 
 def test_a_set_without_traces_is_an_error():
     with pytest.raises(W2SRError, match=r"x\.jsonl: holds no traces"):
-        lab.study([trace(finish="failed")], {}, name="x.jsonl")
+        lab.study(of(trace(finish="failed")), {}, name="x.jsonl")
+
+
+def test_ungraded_traces_are_graded_where_their_problem_is_known():
+    problems = {"p": Problem(id="p", problem="2+2", answer="4", level="1")}
+    traces = [
+        trace(0),
+        trace(1, r"\boxed{5}"),
+        trace(2, problem="unknown"),
+        trace(3, r"\boxed{2^2}"),
+        trace(4, correct=False),  # its own grade counts
+        trace(5, finish="failed"),
+    ]
+    found = list(grades.graded(iter(traces), problems))
+    assert [one for one, _ in found] == traces
+    assert [right for _, right in found] == [True, False, None, True, False, None]
+    study = lab.study(found, {"p": "1"})
+    assert (study["graded"], study["right"], study["by_level"]) == (4, 2, {"1": [2, 4]})
+
+
+def test_changed_traces_have_no_known_tokens_and_no_flag_that_the_change_set():
+    original = trace(0, "1+1=2\nso \\boxed{2}", 12)
+    changed = reasoning_only(original)
+    assert changed.finish_reason == "length"
+    found = lab.study(of(changed, trace(1)), {})
+    assert (found["edited"], found["tokens"], found["by_length"]) == (1, None, [])
+    assert found["characters"]["mean"] == (len("1+1=2\n") + len(trace().response)) / 2
+    assert found["hygiene"]["length_stop"] == 0
+    assert found["hygiene"]["missing_box"] == 1
+    cut = reasoning_only(dataclasses.replace(original, finish_reason="length"))  # that one ran to its limit itself
+    assert lab.study(of(cut), {})["hygiene"]["length_stop"] == 1
+    untouched = edited(original, original.response, "")
+    assert lab.study(of(untouched), {})["tokens"]["mean"] == 12
 
 
 def test_a_path_may_be_a_file_or_a_workdir(tmp_path):

@@ -73,6 +73,17 @@ def test_surprisal_keeps_the_scored_traces_by_their_score():
     assert kept(traces, keep="highest", size=9, **options) == [("p0", 0), ("p1", 0), ("p2", 0)]
 
 
+def test_a_selection_that_is_short_says_so(caplog):
+    traces = [trace(i, 0, r"\boxed{1}", correct=i < 3) for i in range(8)]
+    found, counts = select(traces, SelectConfig(only_correct=True, size=5), 0)
+    assert counts == {"traces": 8, "qualified": 3, "wanted": 5, "kept": 3}
+    assert len(found) == 3
+    assert "3 of 8 traces qualify, 5 were wanted" in caplog.text
+    caplog.clear()
+    assert select(traces, SelectConfig(size=5), 0)[1]["kept"] == 5
+    assert caplog.text == ""
+
+
 def test_equal_scores_are_drawn_alike_whatever_the_score():
     traces = [trace(i, 0, r"1+1=2 \boxed{2}") for i in range(40)]
     draws = [kept(traces, by=by, size=10) for by in ("random", "length", "steps", "consistency", "difficulty")]

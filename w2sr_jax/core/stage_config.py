@@ -244,7 +244,9 @@ class ReportConfig:
     )
     students: tuple[str, ...] = opt((), "evaluate workdirs of their students, in the same order", later=True)
     trace_sets: dict[str, str] = opt(dict, "arm, or any name -> the same, beside arms", later=True)
-    problems: str = opt("", "of the traces: their levels, and the prompts for score_model", later=True)
+    problems: str = opt(
+        "", "of the traces: their levels, grades for those without, and prompts for score_model", later=True
+    )
     score_model: str = opt("", "a student, whose perplexity of each trace is wanted", later=True)
     score_template: str = opt("qwen-boxed", "its prompt", later=True)
     score_max_length: int = opt(4096, "longest trace that it reads, in tokens", minimum=8, later=True)

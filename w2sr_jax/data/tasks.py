@@ -211,7 +211,7 @@ def _chosen(row: Row) -> str:
         return LETTERS[labels.index(answer)]
     if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(options):
         return LETTERS[answer]
-    if isinstance(answer, str) and answer in LETTERS[: len(options)] and answer:
+    if isinstance(answer, str) and len(answer) == 1 and answer in LETTERS[: len(options)]:
         return answer
     raise ValueError(f"answer: names none of {len(options)} choices: {json.dumps(answer)[:60]}")
 

@@ -138,6 +138,31 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     return mean - half, mean + half
 
 
+def t_p(values: Sequence[float]) -> float:
+    """Two-sided p of a mean of 0 by Student's t: below 0.05 exactly where `t_interval` leaves 0 out."""
+    from scipy.special import stdtr  # jax depends on scipy
+
+    mean, error = stdlib.fmean(values), stdlib.stdev(values) / math.sqrt(len(values))
+    if error == 0:
+        return 0.0 if mean else 1.0
+    return float(2 * stdtr(len(values) - 1, -abs(mean) / error))
+
+
+def draws_p(draws: np.ndarray) -> float:
+    """Two-sided p of a difference of 0 from its bootstrap draws; never 0: one draw more might differ."""
+    other = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
+    return min(1.0, 2 * (other + 1) / (len(draws) + 1))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """The p values for all of them to be judged by one level (Holm 1979): smallest times n, next times n - 1, ..."""
+    adjusted, largest = [0.0] * len(ps), 0.0
+    for rank, index in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        largest = max(largest, min(1.0, (len(ps) - rank) * ps[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
 def fieller_interval(gains: Sequence[float], gaps: Sequence[float], confidence: float = 0.95) -> Interval:
     """Interval of mean(gains) / mean(gaps) over paired values (Fieller 1954).
 

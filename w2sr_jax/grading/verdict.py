@@ -3,6 +3,7 @@ r"""What is decided without a process: finding the answer, exact comparison, and
 from __future__ import annotations
 
 import dataclasses
+import re
 
 from w2sr_jax.core import gym
 from w2sr_jax.core.errors import UsageError
@@ -13,6 +14,8 @@ from w2sr_jax.grading.normal import key
 # math: mathematical equality; choice: the letter of an option; exact: the same text, spacing aside. Beside these
 # gym:TASK:COUNT:SEED:INDEX is reasoning-gym's own scorer of that entry (core/gym.py).
 VERIFIERS = ("math", "choice", "exact")
+# A letter that is told from what follows; `A or B`, `C12` and `A.5` are no choice of one.
+_LABEL = re.compile(r"\s*(?:\([A-Za-z]\)|[A-Za-z][).:](?=[\s~\\]|$))")
 MAX_ANSWER_CHARS = 2000  # the longest published answer of the six benchmarks has 204
 
 
@@ -77,6 +80,7 @@ def _no_leaf(given: str, gold: str) -> bool:
 
 
 def _choice(text: str) -> str:
-    """`(C) 12`, `C.`, `\\text{C}` -> `C`."""
-    head = key(text.split(" ")[0] if text.lstrip().startswith("(") else text)
+    """`(C) 12`, `C) 12`, `C. 12`, `C: 12`, `C.`, `\\text{C}` -> `C`."""
+    labelled = _LABEL.match(text)
+    head = key(labelled[0] if labelled else text)
     return head.strip("()").rstrip(".):").upper()

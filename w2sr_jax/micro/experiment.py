@@ -38,6 +38,16 @@ TRAINED = {  # arm -> the traces that it learns from
     "non_reasoner_taught": "non_reasoner_filter/all.jsonl",
     "random_digits": "random_digits_traces/traces.jsonl",
 }
+ROUTES = {  # arm -> the nodes that make its traces and train it
+    **{arm: ("traces", "filter", arm) for arm in ("w2sr", "w2sr_p", "w2sr_n")},
+    "non_reasoner_taught": ("non_reasoner_traces", "non_reasoner_filter", "non_reasoner_taught"),
+    "random_digits": ("traces", "filter", "random_digits_traces", "random_digits"),
+    "grpo": ("grpo",),
+}
+TEACHERS = {  # arm -> the model that taught it; nobody wrote random digits
+    **dict.fromkeys(("base", "non_reasoner_taught"), "strong"),
+    **dict.fromkeys(("w2sr", "w2sr_p", "w2sr_n"), "teacher"),
+}
 CLAIMS = {
     "students beat their teacher: W2SR > Reasoner teacher": ("w2sr", "teacher"),
     "incorrect traces help: W2SR-N > base": ("w2sr_n", "base"),
@@ -237,21 +247,13 @@ class MicroExperiment(ExperimentConfig):
         )
 
     def _report(self, seed: int, at: str, arms: list[str]) -> ReportConfig:
-        made_traces = {
-            "non_reasoner_taught": ("non_reasoner_traces", "non_reasoner_filter"),
-            "random_digits": ("traces", "filter", "random_digits_traces"),
-        }
-        routes = {arm: (*made_traces.get(arm, ("traces", "filter")), arm) for arm in TRAINED} | {"grpo": ("grpo",)}
         return ReportConfig(
             title=f"W2SR, model organism, seed {seed}",
             arms={arm: (f"{at}/{arm}_test",) for arm in arms},
             baselines=("forced",),
-            routes={arm: tuple(f"{at}/{name}" for name in names) for arm, names in routes.items()},
+            routes={arm: tuple(f"{at}/{name}" for name in names) for arm, names in ROUTES.items()},
             teacher_route=(f"{at}/teacher",),
-            teachers={
-                arm: f"{at}/{'strong' if arm in ('base', 'non_reasoner_taught') else 'teacher'}/export"
-                for arm in ("base", "w2sr", "w2sr_p", "w2sr_n", "non_reasoner_taught")
-            },
+            teachers={arm: f"{at}/{model}/export" for arm, model in TEACHERS.items()},
             trace_sets={arm: f"{at}/{path}" for arm, path in TRAINED.items()},
             problems=f"{at}/problems/train.jsonl",
             claims=CLAIMS,

@@ -11,8 +11,9 @@ import numpy as np
 
 from w2sr_jax.core.stage_config import ReportConfig
 from w2sr_jax.core.trace_config import HYGIENE_FLAGS
-from w2sr_jax.grading.statistics import bootstrap_means, percentile_interval, rgr, rgr_draws
+from w2sr_jax.grading.statistics import bootstrap_means, draws_p, percentile_interval, rgr, rgr_draws
 from w2sr_jax.reporting.load import Arms, ceiling_of
+from w2sr_jax.reporting.multiplicity import corrected
 
 AVERAGE = "average"
 NO_CEILING = "no arm is the ceiling (GRPO)"
@@ -98,6 +99,7 @@ class Comparison:
             "lower": lower,
             "difference": difference,
             "interval": list(interval),
+            "p": draws_p(self.draws[higher, AVERAGE] - self.draws[lower, AVERAGE]),
             "holds": verdict(interval),
         }
 
@@ -138,7 +140,7 @@ def compare(config: ReportConfig, arms: Arms) -> dict[str, Any]:
         "rgr": {arm: comparison.rgr(arm) for arm in students},
         "baselines": {arm: _baseline(comparison, arm) for arm in config.baselines},
         "gains": {arm: comparison.gain(arm) for arm in students},
-        "claims": {sentence: comparison.claim(*pair) for sentence, pair in config.claims.items()},
+        "claims": corrected({sentence: comparison.claim(*pair) for sentence, pair in config.claims.items()}),
         "hygiene": {arm: comparison.hygiene(arm) for arm in arms},
         "scoring": {arm: comparison.scoring(arm) for arm in arms},
     }

@@ -21,8 +21,8 @@ FEWEST_SETS = 6  # below that hardly any order of ranks is rare
 def features(study: Study) -> dict[str, Value | None]:
     """What a set is like, each with its 95 % interval; None where it is not known."""
     count = study["traces"]
-    mean = {name: (study[name]["mean"], (study[name]["interval"][0], study[name]["interval"][1]))
-            for name in ("tokens", "characters", "steps")}  # fmt: skip
+    mean = {name: of and (of["mean"], (of["interval"][0], of["interval"][1]))
+            for name in ("tokens", "characters", "steps") for of in [study[name]]}  # fmt: skip
     surprisal = study["surprisal"]
     return {
         "tokens": mean["tokens"],
@@ -89,7 +89,7 @@ def _merged(studies: list[Study]) -> Study:
         elif key == "by_level":
             levels = [level for level in first if all(level in value for value in values)]
             merged[key] = {level: [sum(value[level][i] for value in values) for i in (0, 1)] for level in levels}
-        elif key == "surprisal" and any(value is None for value in values):
+        elif key in ("surprisal", "tokens") and any(value is None for value in values):
             merged[key] = None
         elif isinstance(first, dict) and "mean" in first:
             merged[key] = {q: statistics.fmean(value[q] for value in values) for q in ("mean", "p10", "p50", "p90")}

@@ -102,11 +102,13 @@ def _notes(found: dict[str, Any]) -> list[Note | Text]:
     if not found["gains"]:
         notes.append(Note("No evaluated student belongs to these sets: how features go with its gain is not known."))
     if ungraded := [name for name, study in found["sets"].items() if not study["graded"]]:
-        notes.append(Text(f"Not graded (w2sr filter grades), so without right answers: {', '.join(ungraded)}."))
+        how = "Not graded (w2sr filter grades, and so does config.problems here), so without right answers"
+        notes.append(Text(f"{how}: {', '.join(ungraded)}."))
     if all(study["surprisal"] is None for study in studies):
         notes.append(Text(HOW_SURPRISE))
     if edited := [name for name, study in found["sets"].items() if study["edited"]]:
-        notes.append(Text(f"Changed on purpose, their tokens are those before the change: {', '.join(edited)}."))
+        why = "Changed on purpose, so that their tokens are not known (correlations with tokens leave them out)"
+        notes.append(Text(f"{why}: {', '.join(edited)}."))
     if failed := sum(study["failed"] for study in studies):
         notes.append(Text(f"{failed} requests had no response and are left out."))
     return notes
@@ -168,7 +170,7 @@ def figures(found: dict[str, Any], prefix: str) -> list[Figure]:
 def _lengths(found: dict[str, Any], name: str) -> Figure:
     sets = found["sets"]
     drawing = Drawing(bars_height(len(sets)))
-    # A changed trace has the token count of the original.
+    # The tokens of changed traces are not known.
     unit = "characters" if any(study["edited"] for study in sets.values()) else "tokens"
     for y, (set_name, study) in enumerate(sets.items()):
         tokens = study[unit]

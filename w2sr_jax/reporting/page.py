@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from w2sr_jax.reporting import lab_page, paper, plots, tables
+from w2sr_jax.reporting import lab_page, multiplicity, paper, plots, tables
 from w2sr_jax.reporting.html import Figure, Folded, Note, Part, Sample, Section, Table, Text, Tiles
 from w2sr_jax.reporting.samples import Sample as Picked
 
@@ -149,9 +149,10 @@ def claims(report: Report, prefix: str = "") -> list[Section]:
         f"A claim holds or fails when the 95 % interval of the difference, {over}, leaves 0 out; else it is not shown."
     )
     # On a phone the verdict is what must be seen first.
-    rows = [[claim, verdict, gain, arms] for claim, arms, gain, verdict in tables.claims_table(report)]
+    rows = [[claim, verdict, gain, p, arms] for claim, arms, gain, verdict, p in tables.claims_table(report)]
     table = Table(rows, f"{prefix}claims", text_columns=1, badge_column=1)
-    return [Section("Claims", [Text(in_words(report)), table], about)]
+    spoken = [Text(text) for text in (in_words(report), multiplicity.sentence(report["claims"])) if text]
+    return [Section("Claims", [*spoken, table], about)]
 
 
 def in_words(report: Report) -> str:

@@ -16,6 +16,7 @@ from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.stage_config import ReportConfig
 from w2sr_jax.grading.statistics import newcombe_interval, percentile_interval, wilson_interval
 from w2sr_jax.reporting.compare import AVERAGE, Comparison
+from w2sr_jax.reporting.multiplicity import corrected
 
 STUDENT = "student"
 
@@ -87,7 +88,7 @@ def compare_rows(config: ReportConfig) -> dict[str, Any]:
         "arms": {arm: comparison.arm(arm) for arm in rows},
         "rgr": {arm: comparison.rgr(arm) for arm in students},
         "baselines": {},
-        "claims": {sentence: comparison.claim(*pair) for sentence, pair in config.claims.items()},
+        "claims": corrected({sentence: comparison.claim(*pair) for sentence, pair in config.claims.items()}),
         "hygiene": {},
         "scoring": {},
         "ledger": {"routes": {}, "teacher": None, "definitions": {}, "ratios": {}},

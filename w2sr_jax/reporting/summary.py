@@ -17,9 +17,10 @@ from w2sr_jax.core.errors import UsageError, W2SRError
 from w2sr_jax.core.files import read_json
 from w2sr_jax.core.records import RecordError
 from w2sr_jax.core.stage_config import ReportConfig
-from w2sr_jax.grading.statistics import fieller_interval, t_interval
-from w2sr_jax.reporting import lab
+from w2sr_jax.grading.statistics import fieller_interval, t_interval, t_p
+from w2sr_jax.reporting import lab, sizes
 from w2sr_jax.reporting.compare import NO_CEILING, verdict
+from w2sr_jax.reporting.multiplicity import corrected
 
 Report = dict[str, Any]
 
@@ -89,7 +90,7 @@ def summarise(config: ReportConfig, reports: list[Report]) -> Report:
             }
             for arm, rows in first["baselines"].items()
         },
-        "claims": {sentence: _claim(reports, sentence) for sentence in first["claims"]},
+        "claims": corrected({sentence: _claim(reports, sentence) for sentence in first["claims"]}),
         "hygiene": {arm: _sums([r["hygiene"][arm] for r in reports]) for arm in first["hygiene"]},
         "scoring": {arm: _scoring(reports, arm) for arm in first["arms"]},
         "ledger": _ledger(reports),
@@ -97,6 +98,7 @@ def summarise(config: ReportConfig, reports: list[Report]) -> Report:
         "teachers": first.get("teachers", {}),
         "published": first.get("published", ""),
         "trace_lab": _trace_lab(reports),
+        "trace_sizes": sizes.of_seeds(reports),
         "decoding": first["decoding"],
         "mixed": sorted({line for report in reports for line in report["mixed"]}),
     }
@@ -154,12 +156,14 @@ def _rgr(
 
 def _claim(reports: list[Report], sentence: str) -> dict[str, Any]:
     rows = [report["claims"][sentence] for report in reports]
-    interval = t_interval([row["difference"] for row in rows])
+    differences = [row["difference"] for row in rows]
+    interval = t_interval(differences)
     return {
         "higher": rows[0]["higher"],
         "lower": rows[0]["lower"],
-        "difference": statistics.fmean(row["difference"] for row in rows),
+        "difference": statistics.fmean(differences),
         "interval": list(interval),
+        "p": t_p(differences),
         "holds": verdict(interval),
         "per_seed": [row["holds"] for row in rows],
         "seeds_holding": sum(row["holds"] is True for row in rows),

@@ -6,6 +6,7 @@ from typing import Any
 
 from w2sr_jax.core.trace_config import HYGIENE_FLAGS
 from w2sr_jax.grading.statistics import wilson_interval
+from w2sr_jax.reporting import multiplicity, sizes
 from w2sr_jax.reporting.compare import AVERAGE
 
 Report = dict[str, Any]
@@ -88,15 +89,18 @@ def seconds(value: float) -> str:
 
 
 def arms_table(report: Report) -> Table:
-    """Arm, Pass@1, RGR, stop rate, device-seconds of its route."""
+    """Arm, Pass@1, RGR, what it learned from, stop rate, device-seconds of its route."""
     name = headline(report)
     spread = "mean ± sd over seeds, 95 %" if is_summary(report) else "95 %"
     routes = report["ledger"]["routes"]
     stops = "stop_rate" in report["arms"][report["base"]][name]  # published rows do not say
     head = ["arm", f"Pass@1 {name}, % ({spread})", "RGR (95 %)"]
+    learned = report.get("trace_sizes", {})
+    head += ["traces (problems)"] if learned else []
     table = [head + (["stopped, % (95 %)"] if stops else []) + (["device-s"] if routes else [])]
     for arm, rows in report["arms"].items():
         line = [arm, pass_at_1(rows[name]), rgr_of(report, arm, name)]
+        line += [sizes.cell(learned[arm]) if arm in learned else "-"] if learned else []
         line += [share(rows[name]["stop_rate"] * rows[name]["n"], rows[name]["n"])] if stops else []
         spent = [seconds(routes[arm]["total"]["device_seconds"]) if arm in routes else "-"] if routes else []
         table.append(line + spent)
@@ -114,15 +118,16 @@ def benchmark_table(report: Report, what: str) -> Table:
 
 
 def claims_table(report: Report) -> Table:
-    """Each claim with its difference, interval and verdict, and in a summary the seeds in which it holds."""
-    table = [["claim", "arms", "difference, points (95 %)", "verdict"]]
+    """Each claim with its difference, interval and verdict, in a summary the seeds in which it holds, and Holm's p."""
+    table = [["claim", "arms", "difference, points (95 %)", "verdict", "p (Holm)"]]
     for sentence, claim in report["claims"].items():
         low, high = claim["interval"]
         gain = f"{100 * claim['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
         verdict = VERDICTS[claim["holds"]]
         if "seeds" in claim:
             verdict += f" ({claim['seeds_holding']} of {claim['seeds']} seeds alone)"
-        table.append([sentence, f"{claim['higher']} > {claim['lower']}", gain, verdict])
+        cells = [f"{claim['higher']} > {claim['lower']}", gain, verdict, multiplicity.cell(claim)]
+        table.append([sentence, *cells])
     return table
 
 
@@ -213,6 +218,7 @@ def notes(report: Report) -> list[str]:
         below = [a for a in students(report) if report["arms"][a][name]["pass_at_1"] <= rows[name]["pass_at_1"]]
         if below:
             found.append(f"{arm} needs no training, and these students do not score above it: {', '.join(below)}.")
+    found += [line] if (line := sizes.unequal(report.get("trace_sizes", {}))) else []
     if report["mixed"]:
         found.append(f"Decoding protocols are mixed, as allow_mixed_decoding permits: {'; '.join(report['mixed'])}.")
     return found + report.get("notes", [])
@@ -228,6 +234,7 @@ def summary_text(report: Report) -> str:
     parts += notes(report)
     if report["claims"]:
         parts.append(markdown_table(claims_table(report)))
+        parts += [many] if (many := multiplicity.sentence(report["claims"])) else []
     if report["ledger"]["ratios"]:
         parts.append(markdown_table(ratios_table(report)))
     return "\n\n".join(parts)

@@ -57,6 +57,10 @@ def main(config: FilterConfig, workdir: str) -> dict[str, Any]:
             "incorrect": [t for t in kept if not t.correct],
         }
         subsets = _draw(config, before)
+        wanted = {name: config.max_traces or len(before[name]) for name in SUBSETS}
+        for name in SUBSETS:
+            if len(subsets[name]) < wanted[name]:
+                logging.warning("%s.jsonl: %d traces, %d were wanted", name, len(subsets[name]), wanted[name])
         for name in SUBSETS:
             write_jsonl(root / f"{name}.jsonl", subsets[name])
         counts: dict[str, Any] = {
@@ -76,6 +80,7 @@ def main(config: FilterConfig, workdir: str) -> dict[str, Any]:
             "max_traces": config.max_traces,
             "seed": config.seed,
             "size_after_gates": {name: len(before[name]) for name in SUBSETS},
+            "wanted": wanted,
             "size": {name: len(subsets[name]) for name in SUBSETS},
             "sha256": {f"{name}.jsonl": sha256_file(root / f"{name}.jsonl") for name in SUBSETS},
         }

@@ -28,12 +28,12 @@ from w2sr_jax.data.examples import iter_traces, read_traces
 from w2sr_jax.data.tasks import load_problems
 from w2sr_jax.model import hf
 from w2sr_jax.model.decoder import param_specs
-from w2sr_jax.reporting import book, lab, lab_page, page, published, routes, samples, summary, tables
+from w2sr_jax.reporting import book, lab, lab_page, page, published, routes, samples, sizes, summary, tables
 from w2sr_jax.reporting.compare import AVERAGE, compare
 from w2sr_jax.reporting.export import write_page
 from w2sr_jax.reporting.load import ceiling_of, check_protocols, load_arms, load_evaluation
+from w2sr_jax.traces import grades, surprise
 from w2sr_jax.traces import lab as lab_traces
-from w2sr_jax.traces import surprise
 
 CONFIG = ReportConfig
 
@@ -120,14 +120,16 @@ def trace_lab(
     Args:
         gains: of the students, by set; `gain_is` says of what kind.
     """
-    levels = {p.id: p.level for p in load_problems(config.problems) if p.level} if config.problems else {}
+    problems = {p.id: p for p in load_problems(config.problems)} if config.problems else {}
+    levels = {p.id: p.level for p in problems.values() if p.level}
     found = {}
     for name, path in sets.items():
         file = lab_traces.trace_file(path)
         with open(file, "rb") as lines:
             total = sum(1 for _ in lines)
         with Progress(total, f"trace lab, {name}", "trace") as progress:
-            found[name] = lab_traces.study(_ticking(file, progress, tick), levels, surprisals(config, file, tick), name)
+            traces = grades.graded(_ticking(file, progress, tick), problems)
+            found[name] = lab_traces.study(traces, levels, surprisals(config, file, tick), name)
     return {"sets": found, "gains": dict(gains), "gain_is": gain_is, "go_with": lab.go_with(found, gains)}
 
 
@@ -185,6 +187,7 @@ def experiment(config: ReportConfig, tick: Callable[[], None]) -> tuple[dict[str
     if config.trace_sets:
         gains = {name: report["gains"][name] for name in config.trace_sets if name in report["gains"]}
         report["trace_lab"] = trace_lab(config, config.trace_sets, gains, "the student's gain, points", tick)
+        report["trace_sizes"] = {arm: size for arm, size in sizes.of_lab(report["trace_lab"]).items() if arm in arms}
     return report, samples.pick(arms)
 
 

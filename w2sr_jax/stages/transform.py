@@ -67,7 +67,9 @@ def _supervise(config: TransformConfig) -> Made:
     change = supervision.answer_only if config.supervise == "answer_only" else supervision.reasoning_only
     traces = read_traces(config.traces[0])
     made = [new for trace in traces if (new := change(trace)) is not None]
-    return made, {"traces": len(traces), "kept": len(made)}
+    if len(made) < len(traces):
+        logging.warning("%s: %d of %d traces have what is wanted", config.supervise, len(made), len(traces))
+    return made, {"traces": len(traces), "wanted": len(traces), "kept": len(made)}
 
 
 def _ensemble(config: TransformConfig) -> Made:

@@ -3,11 +3,12 @@
 For each (problem, sample) one of the teachers' traces is taken:
 
 mix        any of them, by chance
-majority   one whose answer has most votes; of these, the first teacher's
+majority   one whose answer has most votes
 agreement  by chance, each as likely as its answer has votes
-hygiene    one with the fewest hygiene flags; of these the shortest, then the first teacher's
+hygiene    one with the fewest hygiene flags
 
-Votes are those of all traces of the problem, whichever teacher and sample. An ensemble of one is that teacher.
+Votes are those of all traces of the problem, whichever teacher and sample. Among equals chance decides, with the seed:
+neither the order of the teachers nor the length of a trace is a reason to take it. An ensemble of one is that teacher.
 """
 
 from __future__ import annotations
@@ -46,12 +47,13 @@ def ensemble(teachers: list[list[Trace]], how: str, seed: int) -> tuple[list[Tra
 def _choose(candidates: list[Trace], counts: dict[str, Counter[str]], how: str, seed: int) -> Trace:
     if len(candidates) == 1:
         return candidates[0]
-    if how == "hygiene":  # min takes the first of equals
-        return min(candidates, key=lambda t: (len(hygiene.flags(t.response, t.finish_reason)), t.response_tokens))
-    problem = counts[candidates[0].problem_id]
-    weights = [problem[answer] if (answer := answer_of(trace)) is not None else 0 for trace in candidates]
-    if how == "majority":
-        return candidates[weights.index(max(weights))]
-    if how == "mix" or not any(weights):
-        weights = [1] * len(candidates)
+    if how == "hygiene":
+        merits = [-len(hygiene.flags(trace.response, trace.finish_reason)) for trace in candidates]
+    else:
+        problem = counts[candidates[0].problem_id]
+        merits = [problem[answer] if (answer := answer_of(trace)) is not None else 0 for trace in candidates]
+    if how == "agreement" and any(merits):
+        weights = merits
+    else:
+        weights = [int(how in ("mix", "agreement") or merit == max(merits)) for merit in merits]
     return generator(seed, candidates[0], how).choices(candidates, weights)[0]

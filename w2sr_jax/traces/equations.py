@@ -2,6 +2,9 @@ r"""Equations in a response (`37+5=42*3=26`, `48 / 2 = 24`), their arithmetic, a
 
 A result may be the left operand of the next equation, as in chains. An equation is worked left to right, or with
 products first where only that gives what is written. With a modulus, values are taken modulo it and keep their width.
+
+What is only the tail or the head of something longer (`2x + 3 + 4 = 20`, `2^3 + 1 = 9`, `6 * 7 = 21 * 2`, `... = 5x`)
+is none. Operands and results may have a sign, and a result may be a fraction.
 """
 
 from __future__ import annotations
@@ -14,10 +17,24 @@ from fractions import Fraction
 _NUMBER = r"(?<![\d.])(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
 _OPERATOR = r"(?:[+\-*/−×·÷]|\\times(?![A-Za-z])|\\cdot(?![A-Za-z])|\\div(?![A-Za-z]))"
 NUMBER = re.compile(_NUMBER)
+_SIGN = r"[-−]"
+_GAP = r"[^\S\n]{0,3}"
+_OPERAND = rf"(?:\({_SIGN}{_NUMBER}\)|{_SIGN}?\$?{_NUMBER})"
+_NEXT = rf"{_GAP}{_OPERATOR}{_GAP}{_OPERAND}"
 _EQUATION = re.compile(
-    rf"{_NUMBER}(?:\s{{0,3}}{_OPERATOR}\s{{0,3}}\$?{_NUMBER}){{1,20}}\s{{0,3}}=\s{{0,3}}\$?({_NUMBER})"
+    rf"(?P<first>\({_SIGN}{_NUMBER}\)|{_SIGN}?{_NUMBER})(?P<rest>(?:{_NEXT}){{1,20}}){_GAP}="
+    rf"{_GAP}\$?(?P<sign>{_SIGN}?)\$?(?P<result>{_NUMBER})(?:/(?P<over>[1-9]\d{{0,8}})(?!\.?\d))?"
 )
-_SIGNS = re.compile(_OPERATOR)
+_OPERATION = re.compile(rf"{_GAP}({_OPERATOR}){_GAP}({_OPERAND})")
+# A chain goes on with another `=`, or is cut off by the answer.
+_LINKED = re.compile(rf"(?:{_NEXT}){{1,20}}{_GAP}(?:=|\\boxed|\Z)")
+_TERM_BEFORE = re.compile(r"[A-Za-z0-9_^)}\u0370-\u03ff]$")
+_TERM_BEFORE_SIGN = re.compile(rf"(?:(?<![A-Za-z])[A-Za-z]|[)}}]){_GAP}$")
+_OPERATOR_BEFORE = re.compile(rf"({_OPERATOR})({_GAP})$")
+_MORE_AFTER = re.compile(
+    r"[A-Za-z_^(\u0370-\u03ff]|\\(?:[dt]?frac|sqrt|pi)|"
+    rf"{_GAP}{_OPERATOR}{_GAP}(?:[\d(]|[A-Za-z](?![A-Za-z])|\\(?:[dt]?frac|sqrt|pi))"
+)
 _PLAIN = {"−": "-", "×": "*", "·": "*", "÷": "/", "\\times": "*", "\\cdot": "*", "\\div": "/"}
 
 
@@ -29,6 +46,9 @@ class Equation:
     operations: tuple[str, ...]  # of + - * /
     result: int  # where it begins
     end: int  # where it ends
+    values: tuple[Fraction, ...]  # of the operands, with their signs
+    written: tuple[Fraction, ...]  # what the result may say: `5/6` before another `=` is 5, as in a chain, or 5/6
+    plain: bool  # no signs and no fraction: `rewrite` changes these alone
 
     @property
     def start(self) -> int:
@@ -40,12 +60,53 @@ def find(text: str, end: int | None = None) -> list[Equation]:
     found, position = [], 0
     end = len(text) if end is None else end
     while match := _EQUATION.search(text, position, end):
-        left = text[match.start() : match.start(1)].rpartition("=")[0]
-        operands = tuple(match.start() + number.start() for number in NUMBER.finditer(left))
-        operations = tuple(_PLAIN.get(sign, sign) for sign in _SIGNS.findall(left))
-        found.append(Equation(operands, operations, match.start(1), match.end(1)))
-        position = match.start(1)  # the result may begin the next equation
+        if not _has_more_before(text, match) and (equation := _read(text, match, end)):
+            found.append(equation)
+        position = match.start("sign")  # the result may begin the next equation
     return found
+
+
+def _has_more_before(text: str, match: re.Match[str]) -> bool:
+    before = text[max(0, match.start() - 16) : match.start()]
+    if _TERM_BEFORE.search(before):
+        return True
+    if match["first"][0] in "-−" and _TERM_BEFORE_SIGN.search(before):  # `x -3`
+        return True
+    operator = _OPERATOR_BEFORE.search(before)
+    if operator is None or before.endswith("**"):  # bold type
+        return False
+    bullet = operator[2] and before[: operator.start()].rstrip(" ")[-1:] in ("", "\n")
+    return not bullet
+
+
+def _read(text: str, match: re.Match[str], end: int) -> Equation | None:
+    """The equation of a match; None where the result is the head of something longer."""
+    linked = _LINKED.match(text, match.end("result"), end)
+    if not linked and _MORE_AFTER.match(text, match.end(), end):
+        return None
+    steps = list(_OPERATION.finditer(text, match.start("rest"), match.end("rest")))
+    pieces = [match["first"], *(step[2] for step in steps)]
+    starts = [match.start("first"), *(step.start(2) for step in steps)]
+    chained = linked is not None and linked[0].endswith("=")
+    whole = value(match["result"]) * (-1 if match["sign"] else 1)
+    written = (whole,) if linked or not match["over"] else ()
+    if match["over"]:
+        written += (whole / int(match["over"]),)
+    return Equation(
+        operands=tuple(start + len(piece) - len(piece.lstrip("(-−$")) for start, piece in zip(starts, pieces)),
+        operations=tuple(_PLAIN.get(step[1], step[1]) for step in steps),
+        result=match.start("result"),
+        end=match.end("result") if linked else match.end(),
+        values=tuple(_signed(piece) for piece in pieces),
+        written=written,
+        plain=not (
+            match["sign"] or (match["over"] and not chained) or any(piece.lstrip("(")[0] in "-−" for piece in pieces)
+        ),
+    )
+
+
+def _signed(piece: str) -> Fraction:
+    return value(piece.strip("(-−$)")) * (-1 if piece.lstrip("(")[0] in "-−" else 1)
 
 
 def value(text: str) -> Fraction:
@@ -53,11 +114,10 @@ def value(text: str) -> Fraction:
     return Fraction(text.replace(",", ""))
 
 
-def holds(text: str, equation: Equation, modulus: int = 0) -> bool:
+def holds(equation: Equation, modulus: int = 0) -> bool:
     """Whether the equation is right, in either order of operations."""
-    operands = [_at(text, start) for start in equation.operands]
-    written = _at(text, equation.result)
-    return any(_work(operands, equation.operations, first, modulus) == written for first in (False, True))
+    worked = {_work(list(equation.values), equation.operations, first, modulus) for first in (False, True)}
+    return not worked.isdisjoint(equation.written)
 
 
 def rewrite(text: str, offsets: Mapping[int, int], *, modulus: int = 0, carry: bool = True) -> str:
@@ -71,7 +131,7 @@ def rewrite(text: str, offsets: Mapping[int, int], *, modulus: int = 0, carry: b
     A later result that depends on a changed value is moved by as much as its true value moves: a step that was right
     is right from its new operands, one that was off stays off by as much.
     """
-    by_result = {equation.result: equation for equation in find(text)}
+    by_result = {equation.result: equation for equation in find(text) if equation.plain}
     values: dict[int, Fraction] = {}  # of numbers that changed, by where they began
     renamed: dict[str, str] = {}  # numbers as they stood -> as they stand now
     pieces: list[str] = []

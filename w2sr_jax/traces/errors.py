@@ -140,7 +140,7 @@ ERRORS: dict[str, Error] = {"slip": slip, "answer": answer, "drop": drop, "shuff
 
 def _before_answer(text: str) -> list[equations.Equation]:
     span = answer_span(text)
-    return equations.find(text, None if span is None else span[0])
+    return [found for found in equations.find(text, None if span is None else span[0]) if found.plain]
 
 
 def _off(text: str, offsets: dict[int, int], config: InjectConfig) -> tuple[str, str] | None:

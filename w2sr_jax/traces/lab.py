@@ -2,6 +2,9 @@
 
 A set is read once, line by line; what is kept of a trace is a few numbers and the 256 bytes of its MinHash signature.
 Samples of one problem are not independent, so that intervals over traces are a little too narrow where there are many.
+
+How many tokens a trace has that was changed on purpose is not known (its record has those of the original): a set with
+such traces has characters only. Their flags are those of the text: a finish_reason that the change itself set is none.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from w2sr_jax.core.errors import W2SRError
-from w2sr_jax.core.records import EditedTrace, GradedTrace, Trace
+from w2sr_jax.core.records import EditedTrace, FinishReason, GradedTrace, Trace
 from w2sr_jax.core.trace_config import HYGIENE_FLAGS
 from w2sr_jax.data.contamination import words_of
 from w2sr_jax.grading import hygiene
@@ -40,7 +43,7 @@ class Study:
     def __init__(self, levels: Mapping[str, str], surprisals: Mapping[Key, float] | None = None):
         self._levels, self._surprisals = levels, surprisals
         self._tokens, self._characters, self._steps = array("l"), array("l"), array("l")
-        self._right = array("b")  # 1, 0, or -1 for a trace that is not graded
+        self._right = array("b")  # 1, 0, or -1 for a trace whose correctness is not known
         self._surprise = array("d")
         self._problems: set[str] = set()
         self._flags: Counter[str] = Counter()
@@ -49,7 +52,12 @@ class Study:
         self._reflective = self._unhealthy = self._marks = self._words = self._failed = self._edited = 0
         self._duplicates = NearDuplicates()
 
-    def add(self, trace: Trace) -> None:
+    def add(self, trace: Trace, right: bool | None = None) -> None:
+        """Counts a trace.
+
+        Args:
+            right: whether its answer is; None where that is not known but for the trace's own grade.
+        """
         if trace.finish_reason == "failed":  # the engine died of it: there is no text
             self._failed += 1
             return
@@ -64,13 +72,13 @@ class Study:
         self._markers.update(marks.keys())
         self._marks += sum(marks.values())
         self._reflective += bool(marks)
-        graded = isinstance(trace, GradedTrace)
-        raised = trace.hygiene if isinstance(trace, GradedTrace) else hygiene.flags(text, trace.finish_reason)
+        raised = trace.hygiene if isinstance(trace, GradedTrace) else hygiene.flags(text, _finish_reason(trace))
         self._flags.update(raised)
         self._unhealthy += bool(raised)
-        self._right.append(int(trace.correct) if isinstance(trace, GradedTrace) else -1)
+        right = trace.correct if isinstance(trace, GradedTrace) else right
+        self._right.append(-1 if right is None else int(right))
         level = self._levels.get(trace.problem_id)
-        if graded and level is not None:
+        if right is not None and level is not None:
             counts = self._by_level.setdefault(level, [0, 0])
             counts[0] += self._right[-1]
             counts[1] += 1
@@ -81,15 +89,14 @@ class Study:
 
     def result(self) -> dict[str, Any]:
         """The counts as JSON values."""
-        count = len(self._tokens)
         right = np.array(self._right)
         levels = self._by_level if len(self._by_level) <= MOST_LEVELS else {}
         return {
-            "traces": count,
+            "traces": len(self._characters),
             "problems": len(self._problems),
             "failed": self._failed,
             "edited": self._edited,
-            "tokens": distribution(self._tokens),
+            "tokens": None if self._edited else distribution(self._tokens),
             "characters": distribution(self._characters),
             "steps": distribution(self._steps),
             "words": self._words,
@@ -102,26 +109,36 @@ class Study:
             "graded": int((right >= 0).sum()),
             "right": int((right == 1).sum()),
             "by_level": {level: levels[level] for level in sorted(levels, key=_natural)},
-            "by_length": by_length(np.array(self._tokens), right),
+            "by_length": [] if self._edited else by_length(np.array(self._tokens), right),
             "surprisal": distribution(self._surprise) if len(self._surprise) else None,
         }
 
 
 def study(
-    traces: Iterable[Trace], levels: Mapping[str, str], surprisals: Mapping[Key, float] | None = None, name: str = ""
+    traces: Iterable[tuple[Trace, bool | None]],
+    levels: Mapping[str, str],
+    surprisals: Mapping[Key, float] | None = None,
+    name: str = "",
 ) -> dict[str, Any]:
     """What is found in a set.
+
+    Args:
+        traces: each with whether it is right, see traces/grades.py.
 
     Raises:
         W2SRError: there is no trace in it.
     """
     found = Study(levels, surprisals)
-    for trace in traces:
-        found.add(trace)
+    for trace, right in traces:
+        found.add(trace, right)
     result = found.result()
     if not result["traces"]:
         raise W2SRError(f"{name}: holds no traces")
     return result
+
+
+def _finish_reason(trace: Trace) -> FinishReason:
+    return trace.was_finish_reason if isinstance(trace, EditedTrace) else trace.finish_reason
 
 
 def distribution(values: Any) -> dict[str, Any]:

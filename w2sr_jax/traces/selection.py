@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from absl import logging
+
 from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.records import GradedTrace, Trace, TraceScore
 from w2sr_jax.core.trace_config import SelectConfig
@@ -36,7 +38,7 @@ def select(
         surprisal: by (teacher, problem, sample); traces without one do not qualify.
 
     Returns:
-        (traces; counts: traces, qualified, kept).
+        (traces; counts: traces, qualified, wanted, kept). Where fewer qualify than are wanted, a warning says so.
 
     Raises:
         W2SRError: the score needs grades that the traces lack, or no trace qualifies.
@@ -47,12 +49,16 @@ def select(
     if not scores:
         raise W2SRError(f"config.select: none of {len(traces)} traces qualifies by {config.by}")
     order = [index for index in shuffled(seed, traces, "select") if index in scores]
-    size = min(config.size or len(order), len(order))
+    wanted = config.size or len(order)
+    size = min(wanted, len(order))
+    if size < wanted:
+        logging.warning("select by %s: %d of %d traces qualify, %d were wanted", config.by, size, len(traces), wanted)
     if config.by not in ("random", "majority"):
         order.sort(key=lambda index: scores[index], reverse=config.keep == "highest")
     first = (len(order) - size) // 2 if config.keep == "middle" else 0
     chosen = sorted(order[first : first + size])
-    return [traces[i] for i in chosen], {"traces": len(traces), "qualified": len(order), "kept": len(chosen)}
+    counts = {"traces": len(traces), "qualified": len(order), "wanted": wanted, "kept": len(chosen)}
+    return [traces[i] for i in chosen], counts
 
 
 def _scores(traces: list[Trace], config: SelectConfig, surprisal: Mapping[Key, TraceScore]) -> dict[int, float]:
@@ -80,7 +86,7 @@ def consistency(response: str, modulus: int = 0) -> float:
     """Share of the equations before the answer that hold."""
     span = answer_span(response)
     found = equations.find(response, None if span is None else span[0])
-    return sum(equations.holds(response, e, modulus) for e in found) / len(found) if found else 0.0
+    return sum(equations.holds(e, modulus) for e in found) / len(found) if found else 0.0
 
 
 def _majority(traces: list[Trace], least: float) -> dict[int, float]:

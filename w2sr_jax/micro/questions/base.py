@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from w2sr_jax.core.stage_config import ReportConfig
-from w2sr_jax.micro.experiment import MicroExperiment
+from w2sr_jax.micro.experiment import CLAIMS, ROUTES, TEACHERS, TRAINED, MicroExperiment
 
 Part = tuple[str, str, Any]  # name below seedN/, stage, config
 Claims = dict[str, tuple[str, str]]  # sentence -> (higher arm, lower arm)
@@ -48,16 +48,16 @@ class Section:
 
 
 def shared() -> Section:
-    """What most questions compare with, and what it costs."""
-    claims = {
-        "students beat their teacher: W2SR > Reasoner teacher": ("w2sr", "teacher"),
-        "correct traces teach more than all traces: W2SR-P > W2SR": ("w2sr_p", "w2sr"),
-        "RL earns more than the mode: GRPO > worked mode forced": ("grpo", "forced"),
-    }
-    routes = {arm: ("traces", "filter", arm) for arm in SHARED_TRACES} | {"grpo": ("grpo",)}
-    teachers = {"base": "strong/export", **dict.fromkeys(SHARED_TRACES, "teacher/export")}
+    """What most questions compare with, and what it costs: the micro experiment's own arms and claims.
+
+    These are the paper's three experiments: structure against scale, all against correct and incorrect traces, and
+    the share of RL's gain, with what either costs.
+    """
+    arms = {arm: f"{arm}_test" for arm in ("base", "forced", "teacher", *TRAINED, "grpo")}
+    claims = CLAIMS | {"correct traces teach more than all traces: W2SR-P > W2SR": ("w2sr_p", "w2sr")}
+    teachers = {arm: f"{model}/export" for arm, model in TEACHERS.items()}
     title = "What the questions are compared with"
-    return Section("shared", title, SHARED, claims, SHARED_TRACES, routes=routes, teachers=teachers)
+    return Section("shared", title, arms, claims, TRAINED, routes=ROUTES, teachers=teachers)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
