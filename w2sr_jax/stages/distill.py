@@ -36,8 +36,9 @@ def main(config: DistillConfig, workdir: str) -> dict[str, Any]:
     root = Path(workdir)
     directory = hf.resolve(config.model)
     problems = load_problems(config.problems, config.limit)
-    identity = identify(root / "traces.jsonl", directory, problems, config.template)
-    if (root / "manifest.json").exists():
+    done = (root / "manifest.json").exists()
+    identity = identify(root / ("manifest.json" if done else "traces.jsonl"), directory, problems, config.template)
+    if done:
         return read_json(root / "manifest.json")
     with cost.StageClock(workdir, "distill") as clock:
         answers = write_traces(
