@@ -53,7 +53,7 @@ def ask(tmp_path, engine):
         sampling = SamplingConfig(max_tokens=9, temperature=1.0, n=n, seed=seed)
         path, model = tmp_path / "traces.jsonl", tmp_path / "model"
         answers = write_traces(path, model, problems, config, sampling, "plain", lambda: None)
-        assert answers.prompts == [5] * len(answers.traces)  # "0+1=?", a token a character
+        assert answers.prompts == [4] * len(answers.traces)  # 0 + 1 =?
         return answers.traces, answers.provenance
 
     return asked
