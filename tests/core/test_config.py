@@ -98,7 +98,7 @@ def test_a_value_of_the_annotated_type_is_taken(change):
         ({"pair": (1,)}, "config.pair: expected tuple[int, str], got (1,)"),
         ({"table": {1: (1,)}}, "config.table: expected dict[str, tuple[int, ...]], got {1: (1,)}"),
         ({"maybe": "x"}, "config.maybe: expected int | None, got 'x'"),
-        ({"mode": "z"}, "config.mode: expected typing.Literal['x', 'y'], got 'z'"),
+        ({"mode": "z"}, "config.mode: expected Literal['x', 'y'], got 'z'"),
         ({"inner": Inner(rate=1.5)}, "config.inner.rate: must be at most 1.0, got 1.5"),
         ({"inner": Inner(rate=math.nan)}, "config.inner.rate: expected float, got nan"),
         ({"inner": Inner(rate=math.inf)}, "config.inner.rate: expected float, got inf"),

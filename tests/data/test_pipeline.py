@@ -42,7 +42,7 @@ def test_the_closing_tokens_label_is_learnt_and_prompt_and_padding_are_not(templ
     assert tokenizer.pad_token_id == tokenizer.eos_token_id == 256
     pipeline = make_pipeline(make_data(template=template, max_length=256, batch_size=2), tokenizer)
     texts, closings = set(), 0
-    for batch in take(pipeline, pipeline.steps_per_epoch):
+    for batch in take(pipeline, pipeline.steps_for(1)):
         learnt = batch.loss_mask_BT == 1
         assert not batch.loss_mask_BT[batch.segment_ids_BT == 0].any()
         for b, row in enumerate(batch.segment_ids_BT):
@@ -63,7 +63,7 @@ def test_the_prompt_stands_before_the_response_in_full(make_data, tokenizer):
     assert tokenizer.decode(batch.tokens_BT[0, batch.segment_ids_BT[0] == 1]) == (
         "Question:\nWhat is 0?\nAnswer:\nLet's think step by step.\n0:ab<|endoftext|>"
     )
-    assert batch.loss_mask_BT.sum() == pipeline.num_targets == 5
+    assert batch.loss_mask_BT.sum() == 5
 
 
 def test_a_response_that_was_cut_off_is_not_closed(make_data, tokenizer):
@@ -84,7 +84,24 @@ def test_every_row_is_used_exactly_once_per_epoch_and_epochs_are_shuffled_anew(
     orders = [tuple(stream[i * rows : (i + 1) * rows]) for i in range(epochs)]
     assert all(len(set(order)) == rows and set(order) == set(orders[0]) for order in orders)
     assert len(set(orders)) > 1
-    assert pipeline.steps_per_epoch == -(-rows // batch_size)
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch_size", "epochs", "steps"),
+    [
+        (129, 128, 5.0, 6),  # batches run on into the next epoch: 6 of them hold 5 x 129 rows, 10 hold twice as many
+        (128, 128, 5.0, 5),
+        (10, 4, 1.0, 3),
+        (10, 4, 2.0, 5),
+        (10, 1, 1.1, 11),  # which a computer multiplies to a little above 11
+        (3, 128, 1.0, 1),
+        (3, 128, 0.1, 1),
+        (3, 128, 0.0, 0),
+    ],
+)
+def test_epochs_take_as_many_batches_as_hold_their_rows(rows, batch_size, epochs, steps, make_data, tokenizer):
+    config = make_data(lengths=[4] * rows, packing=False, batch_size=batch_size)
+    assert make_pipeline(config, tokenizer).steps_for(epochs) == steps
 
 
 def test_the_seed_alone_decides_the_order(make_data, tokenizer):

@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 
-from w2sr_jax.core.config import DecodeConfig, MeshConfig, SamplingConfig
+from w2sr_jax.core.config import SamplingConfig
 from w2sr_jax.core.files import read_jsonl
 from w2sr_jax.core.records import Problem, Trace
+from w2sr_jax.core.stage_config import DistillConfig
 from w2sr_jax.engine import open as engines
 from w2sr_jax.engine.base import Completion, Sampling
 from w2sr_jax.engine.open import model_name, request_seed, sampling_for, write_traces
@@ -48,19 +49,12 @@ def ask(tmp_path, engine):
     save_tokenizer(tmp_path / "model", 64)
 
     def asked(problems=PROBLEMS, n=2, prefix="", seed=0):
-        return write_traces(
-            tmp_path / "traces.jsonl",
-            tmp_path / "model",
-            problems,
-            kind="jax",
-            decode=DecodeConfig(),
-            mesh=MeshConfig(),
-            config=SamplingConfig(max_tokens=9, temperature=1.0, n=n, seed=seed),
-            template="plain",
-            response_prefix=prefix,
-            teacher="rote",
-            tick=lambda: None,
-        )
+        config = DistillConfig(model="models/rote", problems="p", response_prefix=prefix)
+        sampling = SamplingConfig(max_tokens=9, temperature=1.0, n=n, seed=seed)
+        path, model = tmp_path / "traces.jsonl", tmp_path / "model"
+        answers = write_traces(path, model, problems, config, sampling, "plain", lambda: None)
+        assert answers.prompts == [4] * len(answers.traces)  # 0 + 1 =?
+        return answers.traces, answers.provenance
 
     return asked
 

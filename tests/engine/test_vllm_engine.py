@@ -225,7 +225,7 @@ def test_bad_requests_are_one_clear_line(rote, directory):
 
 
 def test_every_sample_has_a_seed_of_its_own():
-    streams = {vllm_engine._stream(seed, sample) for seed in (0, 1, 2, 2**63, 2**64 - 1) for sample in range(20)}
+    streams = {vllm_engine.stream(seed, sample) for seed in (0, 1, 2, 2**63, 2**64 - 1) for sample in range(20)}
     assert len(streams) == 100
     assert all(0 <= stream < 2**63 for stream in streams)
 

@@ -13,7 +13,8 @@ from w2sr_jax.core.errors import UsageError, W2SRError
 from w2sr_jax.engine import vllm_engine
 from w2sr_jax.engine.base import Sampling
 from w2sr_jax.engine.sync import open_sync
-from w2sr_jax.engine.vllm_engine import VllmEngine, model_names
+from w2sr_jax.engine.vllm_engine import VllmEngine
+from w2sr_jax.engine.vllm_start import model_names
 
 SAMPLING = Sampling(max_tokens=9)
 

@@ -4,7 +4,8 @@ from fractions import Fraction
 
 import pytest
 
-from w2sr_jax.grading.answers import extract, first_box, last_box
+from w2sr_jax.core.boxes import first_box, last_box
+from w2sr_jax.grading.answers import extract
 from w2sr_jax.grading.normal import key, plain_number
 
 

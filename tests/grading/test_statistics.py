@@ -63,13 +63,25 @@ def test_paired_bootstrap_covers_the_true_difference_about_95_times_in_100():
         higher = rng.random(120) < np.clip(skill + 0.1, 0, 1)
         lower = rng.random(120) < skill
         truth = 0.1 - 0.1**2 / 2  # E[min(u + .1, 1)] - E[u]
-        _, (low, high) = st.paired_bootstrap(higher, lower, 400, seed=trial)
+        low, high = paired_interval(higher, lower, 400, trial)
         hits += low <= truth <= high
     assert 0.91 <= hits / 300 <= 0.985
 
 
 def test_paired_bootstrap_of_one_arm_with_itself_is_exactly_zero():
-    assert st.paired_bootstrap([0, 1, 1], [0, 1, 1], 100) == (0.0, (0.0, 0.0))
+    assert paired_interval([0, 1, 1], [0, 1, 1], 100, 0) == (0.0, 0.0)
+
+
+def paired_interval(higher, lower, resamples, seed):
+    """Of the difference of two arms, as the report makes it."""
+    scores_AP = np.asarray([higher, lower], dtype=float)
+    draws = st.bootstrap_means(scores_AP, resamples, np.random.default_rng(seed))
+    return st.percentile_interval(draws[:, 0] - draws[:, 1])
+
+
+def test_the_bootstrap_of_equal_scores_is_wilsons_interval_over_the_problems():
+    assert st.bootstrap_interval([1.0] * 30) == st.wilson_interval(30, 30)
+    assert st.bootstrap_interval([0.5] * 30) == st.wilson_interval(15, 30)
 
 
 def test_rgr_by_hand():

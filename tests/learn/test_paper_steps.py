@@ -15,7 +15,8 @@ from w2sr_jax.learn.rollout import bucket
 from w2sr_jax.learn.state import abstract_state
 from w2sr_jax.learn.step import RolloutBatch, make_grpo_step, make_logprob_fn, make_sft_step
 from w2sr_jax.model.config import ModelConfig
-from w2sr_jax.model.decoder import Decoder, num_params
+from w2sr_jax.model.decoder import Decoder
+from w2sr_jax.model.params import num_params
 
 ROOT = Path(__file__).parents[2] / "configs" / "paper"
 QWEN = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_act": "silu", "rope_theta": 1e6}

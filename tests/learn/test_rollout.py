@@ -30,6 +30,13 @@ def test_buckets_are_few_and_never_too_small():
     assert [bucket(n) for n in (1, 16, 17, 256, 257)] == [16, 16, 32, 256, 288]
 
 
+def test_on_a_tpu_wide_buckets_are_whole_blocks_of_its_attention_kernel():
+    assert [bucket(n, "tpu") for n in (1, 17, 257, 1024)] == [bucket(n, "cpu") for n in (1, 17, 257, 1024)]
+    assert [bucket(n, "tpu") for n in (1025, 1536, 1537, 2049, 4097, 8193)] == [1536, 1536, 2048, 2560, 4608, 9216]
+    assert {bucket(n, "tpu") % 512 for n in range(1025, 9000)} == {0}
+    assert [bucket(n, "cpu") for n in (1025, 1537, 2049, 4097)] == [1152, 1664, 2304, 4608]
+
+
 def test_a_rollout_is_padded_and_its_loss_is_on_the_response_only():
     batch = pad_rollout(
         prompts=[[5, 6, 7], [8]],

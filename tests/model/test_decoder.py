@@ -9,8 +9,9 @@ import pytest
 from flax import nnx
 
 from w2sr_jax.model.config import ModelConfig
-from w2sr_jax.model.decoder import Decoder, abstract_params, num_params, param_specs
+from w2sr_jax.model.decoder import Decoder
 from w2sr_jax.model.kv_cache import Cache
+from w2sr_jax.model.params import abstract_params, num_params, param_specs
 from w2sr_jax.model.remat import POLICIES
 from w2sr_jax.model.unrolled import decode, unroll
 

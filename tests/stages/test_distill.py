@@ -1,16 +1,25 @@
 """`w2sr distill`: traces and their manifest; a killed run loses and doubles nothing."""
 
 import dataclasses
+import hashlib
+import json
+import os
+import shutil
 
 import pytest
 
+from w2sr_jax.core import cost
 from w2sr_jax.core.config import PriceConfig, SamplingConfig
 from w2sr_jax.core.cost import read_ledger
+from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.files import read_json, read_jsonl, sha256_file, sha256_records, write_jsonl
 from w2sr_jax.core.records import Problem, Trace
 from w2sr_jax.core.stage_config import DistillConfig
+from w2sr_jax.data.chat import TEMPLATES, load_tokenizer
+from w2sr_jax.engine import identity
 from w2sr_jax.engine import open as engines
 from w2sr_jax.model import hf
+from w2sr_jax.model.flops import flops_shape
 from w2sr_jax.stages import distill
 
 
@@ -59,6 +68,7 @@ def test_the_manifest_is_the_provenance(unbroken, config, files):
     assert manifest["tokenizer_sha256"] == sha256_file(export / "tokenizer.json")
     assert manifest["problems_sha256"] == sha256_records(read_jsonl(files.problems, Problem))
     assert (manifest["template"], manifest["response_prefix"]) == ("plain", "")
+    assert manifest["template_sha256"] == hashlib.sha256(TEMPLATES["plain"].encode()).hexdigest()
     assert manifest["sampling"] == {
         "max_tokens": 6, "temperature": 1.0, "top_p": 1.0, "top_k": 0, "n": 2, "seed": 7
     }  # fmt: skip
@@ -76,11 +86,17 @@ def test_the_manifest_is_the_provenance(unbroken, config, files):
     }
 
 
-def test_the_ledger_tells_what_it_cost(unbroken):
+def test_the_ledger_tells_what_it_cost(unbroken, config, files):
     root, manifest = unbroken
+    export = hf.resolve(config.model)
     line = read_ledger(root)[0]
     assert (line.stage, line.tokens_out) == ("distill", manifest["counts"]["response_tokens"])
-    assert line.flops > 0
+    prompts = {p.id: len(load_tokenizer(export).encode(p.problem)) for p in read_jsonl(files.problems, Problem)}
+    assert line.tokens_in == 2 * sum(prompts.values())
+    # Reading a prompt and writing after it attends as reading both would.
+    whole = [prompts[t.problem_id] + t.response_tokens for t in traces(root)]
+    shape = flops_shape(hf.load_config(export))
+    assert line.flops == pytest.approx(sum(cost.prefill_flops(tokens=n, context=n, **shape) for n in whole))
     assert line.usd == pytest.approx(line.device_seconds / 3600)
 
 
@@ -118,6 +134,7 @@ def test_only_what_is_missing_is_asked(config, unbroken, tmp_path, monkeypatch):
     found = traces(unbroken[0])
     missing = {("p03", 1), ("p07", 0), ("p07", 1)}
     write_jsonl(tmp_path / "traces.jsonl", [t for t in found if (t.problem_id, t.sample) not in missing])
+    shutil.copy(unbroken[0] / "identity.json", tmp_path)
     asked = []
     real = engines.open_engine
 
@@ -142,6 +159,76 @@ def test_only_what_is_missing_is_asked(config, unbroken, tmp_path, monkeypatch):
 def test_a_run_that_is_finished_keeps_its_manifest_and_opens_no_engine(config, unbroken, monkeypatch):
     monkeypatch.setattr(engines, "open_engine", None)
     assert distill.main(config, str(unbroken[0])) == unbroken[1]
+
+
+@pytest.fixture
+def own(config, files, tmp_path):
+    """A config whose model and problems may be changed, and what changes each where it lies."""
+    model = shutil.copytree(hf.resolve(config.model), tmp_path / "model")
+    problems = tmp_path / "problems.jsonl"
+    shutil.copy(files.problems, problems)
+
+    def other_problems():
+        found = read_jsonl(problems, Problem)
+        write_jsonl(problems, [dataclasses.replace(found[0], problem="1+1=?"), *found[1:]])
+
+    def other_weights():
+        data = bytearray((model / "model.safetensors").read_bytes())
+        data[-1] ^= 1
+        (model / "model.safetensors").write_bytes(data)
+
+    def other_tokenizer():
+        raw = json.loads((model / "tokenizer.json").read_text())
+        (model / "tokenizer.json").write_text(json.dumps(raw, indent=3))
+
+    changes = {"problems": other_problems, "weights": other_weights, "tokenizer": other_tokenizer}
+    return dataclasses.replace(config, model=str(model), problems=str(problems)), changes
+
+
+@pytest.mark.parametrize("what", ["problems", "weights", "tokenizer"])
+@pytest.mark.parametrize("finished", [False, True])
+def test_answers_to_what_has_changed_since_are_refused(own, tmp_path, monkeypatch, killed, what, finished):
+    config, changes = own
+    if not finished:
+        kill_after(monkeypatch, killed, 5)
+        with pytest.raises(killed):
+            distill.main(config, str(tmp_path / "w"))
+        monkeypatch.undo()
+    else:
+        distill.main(config, str(tmp_path / "w"))
+    before = (tmp_path / "w/traces.jsonl").read_bytes()
+    changes[what]()
+    with pytest.raises(W2SRError, match=rf"w: its answers are of other {what} than .*; use another --workdir") as error:
+        distill.main(config, str(tmp_path / "w"))
+    assert "\n" not in str(error.value)
+    assert (tmp_path / "w/traces.jsonl").read_bytes() == before
+
+
+def test_another_text_of_the_template_is_another_identity(own, tmp_path, monkeypatch):
+    config, _ = own
+    distill.main(config, str(tmp_path / "w"))
+    monkeypatch.setitem(TEMPLATES, "plain", "{input} ")
+    with pytest.raises(W2SRError, match="w: its answers are of other template than "):
+        distill.main(config, str(tmp_path / "w"))
+
+
+def test_answers_that_nothing_vouches_for_are_refused(config, unbroken, tmp_path):
+    shutil.copy(unbroken[0] / "traces.jsonl", tmp_path)
+    with pytest.raises(W2SRError, match=r"traces\.jsonl: no identity\.json says .*; use another --workdir"):
+        distill.main(config, str(tmp_path))
+
+
+def test_weights_that_lie_untouched_are_not_read_again(own, tmp_path, monkeypatch):
+    config, _ = own
+    distill.main(config, str(tmp_path / "w"))
+    read = []
+    real = hf.weights_hash
+    monkeypatch.setattr(identity.hf, "weights_hash", lambda path: read.append(path) or real(path))
+    distill.main(config, str(tmp_path / "w"))
+    assert read == []
+    os.utime(hf.resolve(config.model) / "model.safetensors")  # touched, not changed
+    distill.main(config, str(tmp_path / "w"))
+    assert len(read) == 1
 
 
 def test_a_problems_samples_depend_on_neither_order_nor_limit(config, files, unbroken, tmp_path):

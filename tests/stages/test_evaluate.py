@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from w2sr_jax.core import cost
 from w2sr_jax.core.config import SamplingConfig
 from w2sr_jax.core.cost import read_ledger
 from w2sr_jax.core.errors import UsageError, W2SRError
@@ -14,10 +15,13 @@ from w2sr_jax.core.files import read_json, read_jsonl, write_jsonl
 from w2sr_jax.core.records import Disagreement, Prediction, Problem, Trace
 from w2sr_jax.core.stage_config import EvaluateConfig
 from w2sr_jax.core.trace_config import HYGIENE_FLAGS
+from w2sr_jax.data.chat import load_tokenizer
 from w2sr_jax.engine import open as engines
 from w2sr_jax.engine.limits import cut_at_stops
 from w2sr_jax.grading.second import SECOND_VERSION
 from w2sr_jax.grading.statistics import wilson_interval
+from w2sr_jax.model import hf
+from w2sr_jax.model.flops import flops_shape
 from w2sr_jax.stages import evaluate
 
 NOT_COMPARED = ("seconds",)
@@ -81,7 +85,11 @@ def test_the_result_tells_the_protocol_the_stop_rate_and_the_cost(config, tmp_pa
     assert decoding["stop_token_ids"] == [0]
     (line,) = read_ledger(tmp_path)
     assert (line.stage, line.tokens_out) == ("evaluate", 32)
-    assert line.flops > 0
+    model = hf.resolve(config.model)
+    prompts = [len(load_tokenizer(model).encode(p.problem)) for p in read_jsonl(config.problems, Problem)]
+    assert line.tokens_in == sum(prompts)
+    shape = flops_shape(hf.load_config(model))
+    assert line.flops == pytest.approx(sum(cost.prefill_flops(tokens=n + 2, context=n + 2, **shape) for n in prompts))
 
 
 def test_stopped_and_cut_answers_add_up(config, tmp_path):
@@ -123,6 +131,48 @@ def test_a_finished_result_is_reused(unbroken, sampled, monkeypatch):
     assert evaluate.main(sampled, str(root)) == result
 
 
+def test_a_finished_result_of_other_problems_or_weights_is_refused(config, tmp_path):
+    model = shutil.copytree(hf.resolve(config.model), tmp_path / "model")
+    problems = tmp_path / "problems.jsonl"
+    shutil.copy(config.problems, problems)
+    own = dataclasses.replace(config, model=str(model), problems=str(problems))
+    result = evaluate.main(own, str(tmp_path / "w"))
+    assert result["weights"] == hf.weights_hash(model)
+    assert evaluate.main(own, str(tmp_path / "w")) == result
+    write_jsonl(problems, read_jsonl(problems, Problem)[::-1])
+    with pytest.raises(W2SRError, match=r"w: its answers are of other problems than .*; use another --workdir"):
+        evaluate.main(own, str(tmp_path / "w"))
+    shutil.copy(config.problems, problems)
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (model / "model.safetensors").write_bytes(weights)
+    with pytest.raises(W2SRError, match=r"w: its answers are of other weights than .*; use another --workdir"):
+        evaluate.main(own, str(tmp_path / "w"))
+
+
+@pytest.mark.parametrize("right", [0, 1])
+def test_samples_that_are_all_right_or_all_wrong_still_have_an_interval(right):
+    problems = [Problem(id=f"p{i}", problem="?", answer="3") for i in range(30)]
+    made = [
+        Prediction(
+            benchmark="b",
+            problem_id=p.id,
+            sample=sample,
+            response="",
+            response_tokens=1,
+            finish_reason="stop",
+            extracted=None,
+            correct=bool(right),
+            hygiene=[],
+        )
+        for p in problems
+        for sample in range(4)
+    ]
+    result = evaluate.summarise(4, "b", problems, made)
+    assert result["interval"] == list(wilson_interval(30 * right, 30))
+    assert result["interval"][0] < result["interval"][1]
+
+
 @pytest.mark.parametrize("kept", [0, 1, 5, 95, 96])
 def test_half_written_responses_are_continued_without_doubles(unbroken, sampled, tmp_path, kept):
     whole, _ = unbroken
@@ -131,6 +181,7 @@ def test_half_written_responses_are_continued_without_doubles(unbroken, sampled,
     lines = [json.dumps({n: row[n] for n in names} | {"teacher": "guesser"}) + "\n" for row in rows]
     cut = lines[kept][: len(lines[kept]) // 2] if kept < len(lines) else ""
     (tmp_path / "responses.jsonl").write_text("".join(lines[:kept]) + cut)
+    shutil.copy(whole / "identity.json", tmp_path)
     result = evaluate.main(sampled, str(tmp_path))
     assert (tmp_path / "predictions.jsonl").read_bytes() == (whole / "predictions.jsonl").read_bytes()
     assert strip(result) == strip(unbroken[1])

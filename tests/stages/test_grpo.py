@@ -2,17 +2,20 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from w2sr_jax.core import cost
 from w2sr_jax.core.config import CheckpointConfig, MeshConfig, SamplingConfig
 from w2sr_jax.core.cost import read_ledger
 from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.metrics import read_metrics
-from w2sr_jax.core.stage_config import GRPOLossConfig
+from w2sr_jax.core.stage_config import GRPOLossConfig, TrainConfig
 from w2sr_jax.learn import policy as policies
 from w2sr_jax.model import hf
+from w2sr_jax.model.flops import flops_shape
 from w2sr_jax.stages import grpo
 
 SPEED = ("tokens_per_second", "tokens_per_second_per_chip", "compiles", "goodput", "host_rss_bytes")
@@ -191,6 +194,55 @@ def test_training_ends_at_the_reward_that_is_wanted(files, guesser, tmp_path, mo
 def test_options_that_contradict_each_other_are_named(files, tmp_path, changes, message):
     with pytest.raises(UsageError, match=message):
         grpo.main(files.grpo(files.model, **changes), str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"minibatch_prompts": 1},
+            r"minibatch_prompts x config\.sampling\.n: 1 x 4 = 4 rows .* on 8 device groups",
+        ),
+        ({"train": TrainConfig(grad_accum=3)}, r"4 x 4 = 16 rows do not split into config\.train\.grad_accum = 3 "),
+    ],
+)
+def test_an_update_that_does_not_split_is_refused_before_the_first_rollout(
+    files, tmp_path, monkeypatch, changes, message
+):
+    monkeypatch.setattr(policies, "load_model", None)  # not even the model is read
+    monkeypatch.setattr(grpo, "rollout", None)
+    mesh = MeshConfig(data=2, fsdp=4, tensor=1)
+    with pytest.raises(UsageError, match=message):
+        grpo.main(files.grpo(files.model, mesh=mesh, **changes), str(tmp_path))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_reference_is_kept_in_the_dtype_that_training_computes_in(files, guesser, dtype):
+    train = dataclasses.replace(files.grpo("").train, dtype=dtype)
+    config = files.grpo(str(guesser), train=train, loss=GRPOLossConfig(kl=0.01))
+    policy = policies.Policy.load(config, hf.resolve(config.model), None)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(policy.reference)} == {dtype}
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(policy.state.params)} == {"float32"}
+    held, own = jax.tree.leaves(policy.reference), jax.tree.leaves(policy.state.params)
+    assert all(a is not b for a, b in zip(held, own))  # the policy's are donated
+    for a, b in zip(held, own):
+        np.testing.assert_array_equal(a, b.astype(dtype))
+
+
+def test_the_ledger_counts_the_lengths_that_were_there(files, guesser, tmp_path):
+    config = files.grpo(str(guesser), steps=2, minibatch_prompts=2, loss=GRPOLossConfig(kl=0.01))
+    asked, real = [], grpo.rollout
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grpo, "rollout", lambda *args: asked.append(real(*args)) or asked[-1])
+        grpo.main(config, str(tmp_path))
+    (line,) = read_ledger(tmp_path)
+    pairs = [(len(g.prompt), len(c.token_ids)) for found, _ in asked for g in found for c in g.completions]
+    shape = flops_shape(hf.load_config(config.model))
+    sampled = sum(cost.prefill_flops(tokens=p + r, context=p + r, **shape) for p, r in pairs)
+    learnt = sum(cost.train_flops(tokens=p + r - 1, context=p + r - 1, **shape) for p, r in pairs)
+    # Old and reference logprobs are a forward pass each, which is a third of training.
+    assert line.flops == pytest.approx(sampled + learnt * (1 + 2 / 3))
+    assert (line.tokens_in, line.tokens_out) == (sum(p + r - 1 for p, r in pairs), sum(r for _, r in pairs))
 
 
 def test_checkpoints_are_kept_as_configured(files, guesser, tmp_path):

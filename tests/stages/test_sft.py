@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 from tasks import flags_of
 
+from w2sr_jax.core import cost
 from w2sr_jax.core.config import CheckpointConfig, MeshConfig, PriceConfig
 from w2sr_jax.core.cost import read_ledger
 from w2sr_jax.core.errors import UsageError, W2SRError
@@ -18,7 +19,10 @@ from w2sr_jax.core.metrics import read_metrics
 from w2sr_jax.core.records import Trace
 from w2sr_jax.core.runtime import launch
 from w2sr_jax.core.stage_config import SFTConfig
+from w2sr_jax.data.chat import load_tokenizer
+from w2sr_jax.data.pipeline import make_pipeline
 from w2sr_jax.model import hf
+from w2sr_jax.model.flops import flops_shape
 from w2sr_jax.stages import sft
 
 
@@ -64,6 +68,7 @@ def test_the_ledger_tells_what_it_cost(files, tmp_path):
     (line,) = read_ledger(tmp_path)
     assert (line.stage, line.name, line.tokens_in, line.tokens_out) == ("sft", tmp_path.name, tokens, 0)
     assert line.flops > 6 * tokens * 1000
+    assert line.flops == pytest.approx(sum(flops_of(row, config) for row in batches(config)))
     assert line.seconds >= line.compile_seconds > 0
     assert line.usd == pytest.approx(line.device_seconds * 1e-3)
     assert not line.resumed
@@ -80,8 +85,9 @@ def test_a_killed_run_resumes_as_if_it_were_unbroken(files, unbroken, tmp_path, 
     assert result == unbroken[1]
     assert losses(tmp_path) == losses(unbroken[0])
     assert_same_export(tmp_path, unbroken[0])
-    (line,) = read_ledger(tmp_path)
+    (line,), (whole,) = read_ledger(tmp_path), read_ledger(unbroken[0])
     assert (line.attempts, line.resumed) == (2, True)
+    assert (line.tokens_in, line.flops) == (whole.tokens_in, pytest.approx(whole.flops))
 
 
 def test_a_run_killed_before_its_export_only_exports(files, unbroken, tmp_path, monkeypatch, killed):
@@ -126,11 +132,9 @@ def test_sigterm_saves_after_the_step_and_the_same_command_resumes(files, unbrok
 
 
 def test_steps_follow_from_epochs(files, tmp_path):
-    config = files.sft(steps=0, epochs=2.0, checkpoint=CheckpointConfig(every_steps=0))
-    result = sft.main(config, str(tmp_path))
-    assert result["steps"] == len(read_metrics(tmp_path))
-    rows = -(-result["steps"] // 2) * 4  # at least this many packed rows hold the 16 traces
-    assert rows * 32 >= 16 * 9
+    config = files.sft(steps=0, epochs=3.0, checkpoint=CheckpointConfig(every_steps=0))
+    result = sft.main(data(config, packing=False, batch_size=12), str(tmp_path))
+    assert result["steps"] == len(read_metrics(tmp_path)) == 4  # 3 x 16 rows; each epoch for itself would take 6
 
 
 def test_a_mesh_of_eight_devices_follows_the_same_curve(files, tmp_path):
@@ -173,6 +177,20 @@ def test_other_traces_do_not_continue_a_run(files, tmp_path, kill_in, killed):
     write_jsonl(tmp_path / "fewer.jsonl", read_jsonl(files.traces, Trace)[:8])
     with pytest.raises(W2SRError, match="start in a new workdir"):
         sft.main(data(files.sft(), traces=str(tmp_path / "fewer.jsonl")), str(tmp_path / "w"))
+
+
+def batches(config):
+    """The batches of a run, once more."""
+    pipeline = make_pipeline(config.data, load_tokenizer(config.model), model_dir=config.model)
+    return [next(pipeline) for _ in range(config.steps)]
+
+
+def flops_of(batch, config):
+    """6N a token, and attention over the examples as long as they are."""
+    shape = flops_shape(hf.load_config(config.model))
+    segments = [row[row > 0] for row in batch.segment_ids_BT]
+    lengths = [count for row in segments for count in np.bincount(row)[1:]]
+    return sum(cost.train_flops(tokens=int(n), context=int(n), **shape) for n in lengths)
 
 
 def data(config, **changes):

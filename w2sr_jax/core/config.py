@@ -6,12 +6,11 @@ every stage: it type-checks each field and calls each part's own `check()`, afte
 """
 
 import dataclasses
-import math
-import types
 import typing
-from typing import Any, Literal
+from typing import Any
 
 from w2sr_jax.core.errors import UsageError
+from w2sr_jax.core.field_types import fits, type_name
 
 
 def opt(default: Any = dataclasses.MISSING, help: str = "", **limits: Any) -> Any:
@@ -143,8 +142,8 @@ def validate(config: Any, path: str = "config") -> None:
         if dataclasses.is_dataclass(value):
             validate(value, key)
             continue
-        if not _fits(value, kinds[field.name]):
-            raise UsageError(f"{key}: expected {_name(kinds[field.name])}, got {value!r}")
+        if not fits(value, kinds[field.name], finite=True):
+            raise UsageError(f"{key}: expected {type_name(kinds[field.name])}, got {value!r}")
         if limits.get("required") and value == "":
             raise UsageError(f"{key}: required ({limits['help']}); set it with --{key}=...")
         if "choices" in limits and value not in limits["choices"]:
@@ -155,31 +154,6 @@ def validate(config: Any, path: str = "config") -> None:
             raise UsageError(f"{key}: must be at most {limits['maximum']}, got {value}")
     if hasattr(type(config), "check"):
         config.check()
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if kind is Any:
-        return True
-    if origin in (types.UnionType, typing.Union):
-        return any(_fits(value, a) for a in args)
-    if origin is tuple:
-        if len(args) == 2 and args[1] is ...:
-            return isinstance(value, tuple) and all(_fits(v, args[0]) for v in value)
-        return isinstance(value, tuple) and len(value) == len(args) and all(map(_fits, value, args))
-    if origin is dict:
-        return isinstance(value, dict) and all(_fits(k, args[0]) and _fits(v, args[1]) for k, v in value.items())
-    if origin is Literal:
-        return value in args
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, kind)
-
-
-def _name(kind: Any) -> str:
-    return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

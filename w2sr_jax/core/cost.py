@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -55,6 +56,27 @@ def decode_flops(
     """FLOPs of generating `tokens` tokens that attend to `context` tokens on average (prompt + half the response)."""
     forward = attention_flops(tokens, num_layers=num_layers, num_heads=num_heads, head_dim=head_dim, keys=context)
     return 2.0 * num_params * tokens + forward
+
+
+def answer_flops(
+    num_params: int,
+    prompts: Sequence[int],
+    responses: Sequence[int],
+    *,
+    num_layers: int = 0,
+    num_heads: int = 0,
+    head_dim: int = 0,
+) -> float:
+    """FLOPs of reading prompts and writing a response after each, as long as they are.
+
+    Args:
+        prompts, responses: tokens of each; a prompt that is answered several times stands here as often.
+    """
+    read, written = sum(prompts), sum(responses)
+    # What a token attends to, summed: half the prompt while it is read, then all of it and half the response.
+    pairs = sum(p * p / 2 + r * (p + r / 2) for p, r in zip(prompts, responses, strict=True))
+    attended = attention_flops(1.0, num_layers=num_layers, num_heads=num_heads, head_dim=head_dim, keys=pairs)
+    return 2.0 * num_params * (read + written) + attended
 
 
 def cost_usd(device_seconds: float, usd_per_device_hour: float) -> float | None:

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self, TextIO
 
@@ -75,6 +75,17 @@ def read_json(path: str | Path) -> Any:
         raise RecordError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
         raise RecordError(f"{path}: not JSON: {error}") from None
+
+
+def made_by_writer(path: Path, make: Callable[[], Any]) -> Any:
+    """The JSON value that process 0 makes and leaves at `path`, on every process; the others wait as long as it takes.
+
+    All call it. `make` may write other files: they are whole before anyone goes on.
+    """
+    if processes.is_writer():
+        write_json(path, make())
+    processes.barrier(path.name, processes.FOREVER_S)
+    return read_json(path)
 
 
 def write_text(path: str | Path, text: str) -> None:

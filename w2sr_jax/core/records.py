@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import types
 import typing
 from collections.abc import Hashable
 from typing import Any, ClassVar, Literal, Self
 
 from w2sr_jax.core.errors import W2SRError
+from w2sr_jax.core.field_types import fits, type_name
 
 FinishReason = Literal["stop", "length", "failed"]  # failed: the engine died of the request; the response is empty
 
@@ -43,9 +43,9 @@ class Record:
         kinds, values = _kinds(typing.cast(Hashable, cls)), {}
         for field in dataclasses.fields(cls):
             if field.name in row:
-                if not _fits(row[field.name], kinds[field.name]):
+                if not fits(row[field.name], kinds[field.name]):
                     got = json.dumps(row[field.name], ensure_ascii=False)[:60]
-                    raise RecordError(f"{where}: {field.name}: expected {_name(kinds[field.name])}, got {got}")
+                    raise RecordError(f"{where}: {field.name}: expected {type_name(kinds[field.name])}, got {got}")
                 values[field.name] = row[field.name]
             elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
                 raise RecordError(f"{where}: {field.name}: missing")
@@ -58,30 +58,6 @@ class Record:
 def _kinds(record: Any) -> dict[str, Any]:
     # Resolved once per class: doing it for every record took four fifths of the time that reading a file takes.
     return typing.get_type_hints(record)
-
-
-def _name(kind: Any) -> str:
-    return kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a decoded JSON value has the annotated type (bool is not an int here)."""
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin is Literal:
-        return value in args
-    if origin in (types.UnionType, typing.Union):
-        return any(_fits(value, a) for a in args)
-    if origin is list:
-        return isinstance(value, list) and all(_fits(v, args[0]) for v in value)
-    if origin is dict:
-        return isinstance(value, dict) and all(_fits(k, args[0]) and _fits(v, args[1]) for k, v in value.items())
-    if kind is Any:
-        return True
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, kind)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ next one: every row is used exactly once per epoch, and all batches have one sha
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -59,9 +60,8 @@ class Pipeline(Iterator[Batch]):
     """An endless, checkpointable iterator of this process's rows of each global batch (numpy arrays).
 
     Attributes:
-        num_examples: examples kept, in `num_rows` packed rows with `num_tokens` tokens, `num_targets` of them learnt.
+        num_examples: examples kept, in `num_rows` packed rows.
         dropped: counts of examples left out or cut, by reason; see `load_examples`.
-        steps_per_epoch: batches that use every row at least once.
         batch_tokens: of the last batch taken, padding excluded, over all processes.
         batch_context: how long the example is that a token of that batch belongs to, on average.
     """
@@ -99,11 +99,9 @@ class Pipeline(Iterator[Batch]):
         self._fingerprint = _fingerprint(config, examples)
         self.num_examples = len(examples)
         self.num_rows = len(rows)
-        self.num_tokens = sum(lengths)
-        self.num_targets = sum(len(e.tokens) - max(e.prompt_length, 1) for e in examples)
         self.dropped = dropped
         self.batch_tokens, self.batch_context = 0, 0.0
-        self.steps_per_epoch = -(-len(rows) // config.batch_size)
+        self._batch_size = config.batch_size
 
     def __iter__(self) -> Self:
         return self
@@ -111,6 +109,13 @@ class Pipeline(Iterator[Batch]):
     def __next__(self) -> Batch:
         batch, self.batch_tokens, self.batch_context = next(self._batches)
         return batch
+
+    def steps_for(self, epochs: float) -> int:
+        """Batches that hold every row `epochs` times: at least one, unless there are none to pass.
+
+        The last batch of an epoch is filled up by the next one, so only the last of all is rounded up.
+        """
+        return math.ceil(round(epochs * self.num_rows / self._batch_size, 9))
 
     def get_state(self) -> dict[str, Any]:
         """Where the iterator stands, as JSON values."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from w2sr_jax.core.boxes import last_box
 from w2sr_jax.core.files import iter_rows
 from w2sr_jax.core.records import RecordError, Trace
-from w2sr_jax.data.tasks import last_boxed, load_problems
+from w2sr_jax.data.tasks import load_problems
 
 HUMAN = "human"
 
@@ -29,7 +30,7 @@ def load_solutions(path: str) -> list[Trace]:
             text = re.sub(r"<<[^<>]*>>", "", str(row["answer"])).rpartition("####")[0].rstrip() + "\n"
         if not isinstance(text, str) or not text.strip():
             raise RecordError(f"{path}: problem {problem.id!r}: solution: missing; these problems have no solutions")
-        if last_boxed(text) is None:
+        if last_box(text) is None:
             text += f"{'' if text.endswith(chr(10)) else chr(10)}\\boxed{{{problem.answer}}}"
         traces.append(
             Trace(

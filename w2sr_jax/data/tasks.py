@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from w2sr_jax.core import gym
+from w2sr_jax.core.boxes import has_box, last_box
 from w2sr_jax.core.files import iter_rows
 from w2sr_jax.core.records import Problem, RecordError
 from w2sr_jax.data import benchmarks
@@ -160,23 +161,12 @@ def _after_hashes(row: Row) -> str:
 
 
 def _boxed_in_solution(row: Row) -> str:
-    answer = last_boxed(_plain(row, "solution"))
+    solution = _plain(row, "solution")
+    answer = last_box(solution)
     if answer is None:
-        raise ValueError(r"solution: has no \boxed{ANSWER}")
+        why = r"its last \boxed{ANSWER} is never closed" if has_box(solution) else r"has no \boxed{ANSWER}"
+        raise ValueError(f"solution: {why}")
     return re.sub(r"(?<!\\)\$\s*\$", " ", answer)  # a formula that closes and opens again inside its box
-
-
-def last_boxed(text: str) -> str | None:
-    r"""The contents of the last `\boxed{...}` with balanced braces (escaped ones do not count), or None."""
-    start = text.rfind(r"\boxed{")
-    while start >= 0:
-        depth = 0
-        for match in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, start + len(r"\boxed")):
-            depth += {"{": 1, "}": -1}.get(match[0], 0)
-            if depth == 0:
-                return text[start + len(r"\boxed{") : match.start()].strip()
-        start = text.rfind(r"\boxed{", 0, start)
-    return None
 
 
 def _joined(row: Row) -> str:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import logging
 
-from w2sr_jax.core import processes
+from w2sr_jax.core import cost, processes
 from w2sr_jax.core.config import DecodeConfig, MeshConfig, SamplingConfig
 from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.files import JsonlAppender
 from w2sr_jax.core.metrics import Progress
 from w2sr_jax.core.records import Problem, Trace
+from w2sr_jax.core.stage_config import DistillConfig, EvaluateConfig
 from w2sr_jax.data.chat import load_tokenizer, render, stop_token_ids
-from w2sr_jax.engine.base import Completion, Generator, Sampling
+from w2sr_jax.engine.base import Completion, Generator, Sampling, encode_prompts
+from w2sr_jax.model.flops import FlopsShape
 
 
 def open_engine(kind: str, directory: str | Path, decode: DecodeConfig, mesh: MeshConfig) -> Generator:
@@ -75,38 +79,52 @@ def request_seed(seed: int, problem_id: str) -> int:
     return zlib.crc32(f"{seed}:{problem_id}".encode())
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answers:
+    """All traces of a stage, those of earlier attempts included."""
+
+    traces: list[Trace]  # in the order of the problems and samples
+    prompts: list[int]  # tokens of the prompt of each
+    provenance: dict[str, object]  # of the engine and the decoding
+
+    @property
+    def used(self) -> dict[str, Any]:
+        """Tokens in and out, for the ledger."""
+        return {"tokens_in": sum(self.prompts), "tokens_out": sum(trace.response_tokens for trace in self.traces)}
+
+    def flops(self, shape: FlopsShape) -> float:
+        """Of reading every prompt and writing every response."""
+        return cost.answer_flops(prompts=self.prompts, responses=[t.response_tokens for t in self.traces], **shape)
+
+
 def write_traces(
     path: Path,
     directory: Path,
     problems: Sequence[Problem],
-    *,
-    kind: str,
-    decode: DecodeConfig,
-    mesh: MeshConfig,
-    config: SamplingConfig,
+    config: DistillConfig | EvaluateConfig,
+    sampling: SamplingConfig,
     template: str,
-    response_prefix: str,
-    teacher: str,
     tick: Callable[[], None],
-) -> tuple[list[Trace], dict[str, object]]:
+) -> Answers:
     """Answers every (problem, sample) that `path` does not hold yet; each answer is appended as it finishes.
 
     Args:
         path: JSONL of Trace, appended to.
         directory: Hugging Face directory of the model.
-        response_prefix: put after the prompt, and in front of the response that is written.
+        config: its engine, and a response_prefix, which is put after the prompt and in front of the response.
+        sampling, template: of the config, or of the protocol that it names.
         tick: called after every answer.
-
-    Returns:
-        (all traces, in the order of the problems and samples; provenance of the engine and the decoding).
     """
+    prefix, teacher = config.response_prefix, model_name(config.model)
     tokenizer = load_tokenizer(directory)
     stop_ids, why = stop_token_ids(directory, tokenizer)
     logging.info("stops at %s: %s", list(stop_ids), why)
-    sampling = sampling_for(config, stop_ids)
-    prefix_tokens = len(tokenizer.encode(response_prefix, add_special_tokens=False)) if response_prefix else 0
+    prefix_tokens = len(tokenizer.encode(prefix, add_special_tokens=False)) if prefix else 0
+    prompts = {p.id: render(template, p.problem, tokenizer) for p in problems}
     with contextlib.ExitStack() as stack:
-        engine = stack.enter_context(contextlib.closing(open_engine(kind, directory, decode, mesh)))
+        engine = stack.enter_context(
+            contextlib.closing(open_engine(config.engine, directory, config.decode, config.mesh))
+        )
         with processes.writer_first(path.name):  # all must know the same answers, and the first one mends the file
             appender = stack.enter_context(JsonlAppender(path, Trace))
         provenance: dict[str, object] = {
@@ -115,8 +133,8 @@ def write_traces(
             "engine": engine.describe(),
         }
         done = {(trace.problem_id, trace.sample): trace for trace in appender.existing}
-        total = len(problems) * config.n
-        asked = [p for p in problems if any((p.id, s) not in done for s in range(config.n))]
+        total = len(problems) * sampling.n
+        asked = [p for p in problems if any((p.id, s) not in done for s in range(sampling.n))]
         with Progress(total, f"{path.parent.name}: {teacher}", "response") as progress:
             start, tokens = time.monotonic(), 0
 
@@ -128,7 +146,7 @@ def write_traces(
                 trace = Trace(
                     problem_id=problem.id,
                     sample=sample,
-                    response=response_prefix + completion.text,
+                    response=prefix + completion.text,
                     response_tokens=prefix_tokens + len(completion.token_ids),
                     finish_reason=completion.finish_reason,
                     teacher=teacher,
@@ -140,9 +158,14 @@ def write_traces(
                 tick()
 
             engine.generate(
-                [render(template, p.problem, tokenizer) + response_prefix for p in asked],
-                sampling,
-                seeds=[request_seed(config.seed, p.id) for p in asked],
+                [prompts[p.id] + prefix for p in asked],
+                sampling_for(sampling, stop_ids),
+                seeds=[request_seed(sampling.seed, p.id) for p in asked],
                 on_finished=finished,
             )
-    return [done[p.id, s] for p in problems for s in range(config.n)], provenance
+    lengths = [len(ids) for ids in encode_prompts(list(prompts.values()), tokenizer)]
+    return Answers(
+        [done[p.id, s] for p in problems for s in range(sampling.n)],
+        [length for length in lengths for _ in range(sampling.n)],
+        provenance,
+    )

@@ -7,8 +7,6 @@ failed to load, or whose `generate` was left early, is closed: nothing uncertain
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -28,9 +26,8 @@ from w2sr_jax.engine.base import (
     make_completion,
     request_seeds,
 )
-from w2sr_jax.engine.vllm_backend import Answer, Backend, EngineDied, Key, Request
-from w2sr_jax.engine.vllm_offline import Offline, engine_arguments
-from w2sr_jax.engine.vllm_server import Servers, start_server
+from w2sr_jax.engine.vllm_backend import Answer, EngineDied, Key, Request
+from w2sr_jax.engine.vllm_start import is_installed, starter, stream
 from w2sr_jax.model import hf
 from w2sr_jax.model.hf_keys import open_checked
 
@@ -77,7 +74,7 @@ class VllmEngine:
         open_checked(path, self._config)
         self._tokenizer = load_tokenizer(path)
         self._dtype, self._batch_size, self._options = dtype, batch_size, options
-        self._start = _starter(directory, path, dtype, batch_size, tensor_parallel, options)
+        self._start = starter(directory, path, dtype, batch_size, tensor_parallel, options)
         self._weights: str | None = None  # the directory of the last update
         self._closed: str | None = None  # why
         self._restarts = 0
@@ -203,7 +200,7 @@ class VllmEngine:
         self._check(token_prompts, sampling)
         greedy = sampling.temperature == 0
         requests = [
-            Request((index, sample), prompt, None if greedy else _stream(seed, sample))
+            Request((index, sample), prompt, None if greedy else stream(seed, sample))
             for index, (prompt, seed) in enumerate(zip(token_prompts, prompt_seeds))
             for sample in range(sampling.n)
         ]
@@ -274,39 +271,3 @@ class VllmEngine:
                     f"{self._context} that vLLM has room for; lower max_tokens or give it more memory "
                     "(on CPU: VLLM_CPU_KVCACHE_SPACE, in GiB)"
                 )
-
-
-def is_installed() -> bool:
-    """Whether there is a vLLM to start; it is not imported."""
-    return importlib.util.find_spec("vllm") is not None
-
-
-def _stream(seed: int, sample: int) -> int:
-    """A sample's own 63-bit seed."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}:{sample}".encode(), digest_size=8).digest()) >> 1
-
-
-def _starter(
-    directory: str | Path, path: Path, dtype: str, batch_size: int, tensor_parallel: int, options: VllmConfig
-) -> Callable[[], Backend]:
-    """What starts vLLM, or finds its servers, the first time and after each death."""
-    names = [options.served_model] if options.served_model else model_names(directory, path)
-    if options.urls:
-        return lambda: Servers(options.urls, names, batch_size, options.timeout_s)
-    arguments = engine_arguments(
-        str(path.resolve()), dtype, batch_size, tensor_parallel, options.max_model_len, options.memory_fraction
-    )
-    logging.info("vLLM is starting with %s", path)
-    if options.mode == "server":
-        return lambda: start_server(arguments, names, options.timeout_s)
-    return lambda: Offline(arguments)
-
-
-def model_names(directory: str | Path, path: Path) -> list[str]:
-    """What a server may call the model: as it was asked for, by its path, its folder's name or its hub id."""
-    names = [str(directory), str(path), str(path.resolve())]
-    if path.parent.name == "snapshots":  # of the hub's cache: models--OWNER--NAME/snapshots/COMMIT
-        names.append(path.parent.parent.name.removeprefix("models--").replace("--", "/"))
-    else:
-        names.append(path.parent.name if path.name == "export" else path.name)
-    return list(dict.fromkeys(names))

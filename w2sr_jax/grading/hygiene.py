@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+from w2sr_jax.core.boxes import first_box, last_box, last_box_span
 from w2sr_jax.core.trace_config import HYGIENE_FLAGS
-from w2sr_jax.grading.answers import first_box, last_box, last_box_span
 
 TAIL_CHARS = 4000
 GRAM_WORDS, GRAM_REPEATS = 12, 8

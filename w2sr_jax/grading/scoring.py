@@ -9,12 +9,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from w2sr_jax.grading.answers import first_box, last_box, stop_at_box
+from w2sr_jax.core.boxes import first_box, last_box, stop_at_box
 from w2sr_jax.grading.pool import GraderPool
 from w2sr_jax.grading.second import second_equal
 from w2sr_jax.grading.verdict import Grade
-
-BOX_RULES = ("first_box", "last_box", "stop_at_box")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -34,6 +32,11 @@ class Score:
     first_box: bool
     last_box: bool
     stop_at_box: bool
+
+    @property
+    def by_box(self) -> dict[str, bool]:
+        """The rules that differ in which box they read."""
+        return {"first_box": self.first_box, "last_box": self.last_box, "stop_at_box": self.stop_at_box}
 
 
 def score_many(

@@ -84,18 +84,14 @@ def percentile_interval(draws: np.ndarray, confidence: float = 0.95) -> Interval
 
 
 def bootstrap_interval(scores: Sequence[float] | np.ndarray, resamples: int = 10_000, seed: int = 0) -> Interval:
-    """Interval of a mean of per-problem scores, over problems (for avg@k, where samples of a problem go together)."""
+    """Interval of a mean of per-problem scores, over problems (for avg@k, where samples of a problem go together).
+
+    Equal scores (a benchmark that is too hard, or too easy) resample to themselves; theirs is Wilson's, over problems.
+    """
     scores_AP = np.asarray(scores, dtype=float)[None]
+    if np.ptp(scores_AP) == 0:
+        return wilson_interval(float(scores_AP.sum()), scores_AP.size)
     return percentile_interval(bootstrap_means(scores_AP, resamples, np.random.default_rng(seed))[:, 0])
-
-
-def paired_bootstrap(
-    higher: Sequence[float] | np.ndarray, lower: Sequence[float] | np.ndarray, resamples: int = 10_000, seed: int = 0
-) -> tuple[float, Interval]:
-    """mean(higher) - mean(lower) and its interval, over problems that both answered, in the same order."""
-    scores_AP = np.asarray([higher, lower], dtype=float)
-    draws = bootstrap_means(scores_AP, resamples, np.random.default_rng(seed))
-    return float(scores_AP[0].mean() - scores_AP[1].mean()), percentile_interval(draws[:, 0] - draws[:, 1])
 
 
 def rgr(student: float, base: float, ceiling: float) -> float:

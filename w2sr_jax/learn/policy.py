@@ -15,12 +15,13 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.mesh import batch_ways
 from w2sr_jax.core.stage_config import GRPOConfig
 from w2sr_jax.learn.losses import MAX_METRICS
 from w2sr_jax.learn.optim import learning_rate, make_optimizer
 from w2sr_jax.learn.rollout import bucket, pad_rollout
-from w2sr_jax.learn.state import TrainState, abstract_state, init_state, shard_batch
+from w2sr_jax.learn.state import TrainState, abstract_state, init_state, load_model, shard_batch
 from w2sr_jax.learn.step import RolloutBatch, Step, make_grpo_step, make_logprob_fn
 from w2sr_jax.model import hf
 
@@ -39,23 +40,21 @@ class Policy:
 
     @classmethod
     def load(cls, config: GRPOConfig, directory: Path, mesh: Mesh | None) -> Self:
-        """The policy before its first update, which is its own reference."""
+        """The policy before its first update, which is its own reference.
+
+        Raises:
+            UsageError: an update's rows do not split over the mesh and into microbatches.
+        """
+        check_rows(config, mesh)
         train, temperature = config.train, config.sampling.temperature
-        model = hf.load(
-            directory,
-            mesh,
-            compute_dtype=train.dtype,
-            scan_layers=train.scan_layers,
-            remat=train.remat,
-            attention=train.attention,
-        )
-        graphdef, params = nnx.split(model)
+        graphdef, params = nnx.split(load_model(directory, mesh, train))
         return cls(
             config=config,
             mesh=mesh,
             graphdef=graphdef,
-            # Updates donate the policy's buffers, so the reference is another copy.
-            reference=jax.tree.map(jnp.copy, params) if config.loss.kl else None,
+            # Updates donate the policy's buffers, so the reference is another copy; no update rounds it, so that it
+            # need not be finer than what a pass computes in.
+            reference=jax.tree.map(lambda x: jnp.array(x, train.dtype), params) if config.loss.kl else None,
             state=init_state(params, make_optimizer(config.optimizer), mesh),
             step=make_grpo_step(
                 graphdef,
@@ -169,6 +168,17 @@ class _Laps:
         jax.block_until_ready(results)
         now = time.monotonic()
         self.laps[name], self._began = now - self._began, now
+
+
+def check_rows(config: GRPOConfig, mesh: Mesh | None) -> None:
+    """Raises UsageError if the rows of an update do not split: before the first rollout, which takes long, is lost."""
+    rows, ways = config.minibatch_prompts * config.sampling.n, 1 if mesh is None else batch_ways(mesh)
+    micro = config.train.grad_accum
+    if rows % (ways * micro):
+        raise UsageError(
+            f"config.minibatch_prompts x config.sampling.n: {config.minibatch_prompts} x {config.sampling.n} = {rows} "
+            f"rows do not split into config.train.grad_accum = {micro} microbatches on {ways} device groups"
+        )
 
 
 def updates_per_rollout(config: GRPOConfig) -> int:

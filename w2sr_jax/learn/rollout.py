@@ -7,15 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 
 from w2sr_jax.learn.step import RolloutBatch
 
+# Rows above 1,024 tokens are multiples of it on a TPU: Splash's blocks are the largest that divide a row, and rows of
+# 1,152 or 1,664 would get blocks of 128.
+TPU_BLOCK = 512
 
-def bucket(length: int, step: int = 16) -> int:
-    """`length` rounded up, so that a few widths serve every rollout: multiples of `step`, then of ever more."""
+
+def bucket(length: int, platform: str = "") -> int:
+    """`length` rounded up, so that a few widths serve every rollout: multiples of 16 up to 256, then of ever more.
+
+    Args:
+        platform: whose kernels read the rows; by default that of this process's devices.
+    """
+    step = 16
     while length > 16 * step:
         step *= 2
+    if length > 1024 and (platform or jax.default_backend()) == "tpu":
+        step = max(step, TPU_BLOCK)
     return -(-length // step) * step
 
 

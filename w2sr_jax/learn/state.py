@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,6 +14,9 @@ from jax.sharding import Mesh, SingleDeviceSharding
 
 from w2sr_jax.core import mesh as mesh_lib
 from w2sr_jax.core.errors import UsageError
+from w2sr_jax.core.stage_config import TrainConfig
+from w2sr_jax.model import hf
+from w2sr_jax.model.decoder import Decoder
 
 
 @jax.tree_util.register_dataclass
@@ -23,6 +27,18 @@ class TrainState:
     params: Any  # nnx.State of float32 nnx.Param
     opt_state: Any  # optax state; its moments are trees like params
     step: jax.Array  # int32 scalar: updates done
+
+
+def load_model(directory: Path, mesh: Mesh | None, train: TrainConfig) -> Decoder:
+    """A model to train: float32 weights, and the forward pass that `train` asks for."""
+    return hf.load(
+        directory,
+        mesh,
+        compute_dtype=train.dtype,
+        scan_layers=train.scan_layers,
+        remat=train.remat,
+        attention=train.attention,
+    )
 
 
 def init_state(params: Any, optimizer: optax.GradientTransformation, mesh: Mesh | None = None) -> TrainState:

@@ -28,7 +28,8 @@ from w2sr_jax.micro.config import PretrainConfig, SizeConfig
 from w2sr_jax.micro.task import Chain, Task
 from w2sr_jax.micro.tokenizer import END, PAD, VOCABULARY
 from w2sr_jax.model.config import ModelConfig
-from w2sr_jax.model.decoder import Decoder, param_specs
+from w2sr_jax.model.decoder import Decoder
+from w2sr_jax.model.params import param_specs
 
 CONTEXT = 64  # tokens; a problem of five operations and its careful solution have 46
 MAX_TOKENS = 40
@@ -41,6 +42,7 @@ class Pretrained:
     model: Decoder
     steps: int
     tokens: int
+    context: float  # how long the example is that a token belongs to, on average
     careful_pass_at_1: float
 
 
@@ -107,12 +109,14 @@ def pretrain(
     average = jax.tree.map(jnp.copy, params)
     state = init_state(params, make_optimizer(config.optimizer))
     engine = JaxEngine.from_model(nnx.merge(graphdef, average), tokenizer, batch_size=256)
-    tokens, score, done = 0, -1.0, 0
+    tokens, squares, score, done = 0, 0, -1.0, 0
     with MetricWriter(workdir) as writer, Progress(config.max_steps, f"{workdir.name}: pretraining") as progress:
         began = time.monotonic()
         while done < config.max_steps and score < config.target:
             batch = next(data)
-            tokens += int((batch.segment_ids_BT > 0).sum())
+            held = batch.segment_ids_BT > 0
+            tokens += int(held.sum())
+            squares += int(((2 * batch.positions_BT + 1) * held).sum())  # n^2 is the sum of the first n odd numbers
             rate = config.optimizer.learning_rate * min(1.0, (done + 1) / config.warmup_steps)
             state, metrics = train_step(state, batch, rate)
             average = _averaged(average, state.params, config.ema)
@@ -125,7 +129,7 @@ def pretrain(
                 progress.update(done, loss=row["loss"], careful_pass_at_1=score)
                 tick()
     logging.info("%s: %d steps, Pass@1 with care forced %.3f on validation", workdir.name, done, score)
-    return Pretrained(nnx.merge(graphdef, average), done, tokens, score)
+    return Pretrained(nnx.merge(graphdef, average), done, tokens, squares / max(1, tokens), score)
 
 
 def careful_pass_at_1(engine: JaxEngine, problems: list[Problem], task: type[Task] = Chain) -> float:

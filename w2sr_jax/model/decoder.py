@@ -1,6 +1,6 @@
 """The decoder of Qwen2.5 and Llama: RMSNorm, grouped-query attention with rotary positions, SwiGLU.
 
-Shapes, axis names and initial values stand in one table, `param_specs`; loading, sharding and restoring derive from it.
+What it holds stands in one table, `model/params.py`.
 Layers are stacked ([L, ...]) and either scanned (one compiled body) or unrolled, over the same parameters.
 
 Shapes: B batch, T time, S cache slots, D model, N query heads, K kv heads, H head dim, F ffn, V vocab, L layers.
@@ -24,6 +24,7 @@ from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.embedding import embed
 from w2sr_jax.model.kernels.choice import attention, pick, query_scale
 from w2sr_jax.model.kv_cache import Cache
+from w2sr_jax.model.params import ParamSpec, param_specs
 from w2sr_jax.model.remat import INPUT, MLP, OUT, QKV, kept, with_policy
 from w2sr_jax.model.rope import rope_tables, rotate
 
@@ -55,47 +56,6 @@ ONE_TOKEN = Layout(
     attended=("act_rows", None, "act_heads"),
     hidden=("act_rows", None, "act_mlp"),
 )
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ParamSpec:
-    """Shape, logical axis names (core/mesh.py maps them to mesh axes) and initial value of one parameter."""
-
-    shape: tuple[int, ...]
-    axes: tuple[LogicalAxis, ...]
-    std: float | None  # of a normal; None: the constant
-    constant: float = 0.0
-
-
-def param_specs(config: ModelConfig) -> tuple[dict[str, ParamSpec], dict[str, ParamSpec]]:
-    """(outer parameters, layer parameters): the one list of what a decoder holds.
-
-    Matrices start as normal(0.02); those that write into the residual stream as 0.02 / sqrt(2L), so that its variance
-    does not grow with depth (GPT-2). Biases start at 0, norms at 1.
-    """
-    L, D, F, V = config.num_layers, config.hidden_size, config.intermediate_size, config.vocab_size
-    N, K = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    std, residual = 0.02, 0.02 / (2 * L) ** 0.5
-    heads, kv_heads = ("heads", config.num_heads), ("kv_heads", config.num_kv_heads)  # no device holds half a head
-    outer = {"embed": ParamSpec((V, D), ("vocab", "embed"), std), "norm": ParamSpec((D,), ("norm",), None, 1.0)}
-    if not config.tie_embeddings:
-        outer["lm_head"] = ParamSpec((D, V), ("embed", "vocab"), std)
-    layer = {
-        "input_norm": ParamSpec((L, D), ("layers", "norm"), None, 1.0),
-        "q": ParamSpec((L, D, N), ("layers", "embed", heads), std),
-        "k": ParamSpec((L, D, K), ("layers", "embed", kv_heads), std),
-        "v": ParamSpec((L, D, K), ("layers", "embed", kv_heads), std),
-        "o": ParamSpec((L, N, D), ("layers", heads, "embed"), residual),
-        "post_norm": ParamSpec((L, D), ("layers", "norm"), None, 1.0),
-        "gate": ParamSpec((L, D, F), ("layers", "embed", "mlp"), std),
-        "up": ParamSpec((L, D, F), ("layers", "embed", "mlp"), std),
-        "down": ParamSpec((L, F, D), ("layers", "mlp", "embed"), residual),
-    }
-    if config.attention_bias:
-        layer["q_bias"] = ParamSpec((L, N), ("layers", heads), None)
-        layer["k_bias"] = ParamSpec((L, K), ("layers", kv_heads), None)
-        layer["v_bias"] = ParamSpec((L, K), ("layers", kv_heads), None)
-    return outer, layer
 
 
 def rms_norm(x: jax.Array, weight: jax.Array, eps: float) -> jax.Array:
@@ -327,14 +287,3 @@ class Decoder(nnx.Module):
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Float32 logits [..., V] of hidden states [..., D]."""
         return jnp.matmul(hidden, self.head().astype(hidden.dtype), preferred_element_type=jnp.float32)
-
-
-def abstract_params(config: ModelConfig, param_dtype: Any = jnp.float32) -> nnx.State:
-    """The parameters as shapes and dtypes with their `logical_axes`; nothing is allocated."""
-    model = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0), param_dtype=param_dtype))
-    return nnx.split(model)[1]
-
-
-def num_params(params: Any) -> int:
-    """Scalars in a parameter tree (tied weights count once)."""
-    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -6,7 +6,7 @@ import math
 from typing import TypedDict
 
 from w2sr_jax.model.config import ModelConfig
-from w2sr_jax.model.decoder import param_specs
+from w2sr_jax.model.params import param_specs
 
 
 class FlopsShape(TypedDict):

@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,12 @@ from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.files import sha256_file, write_json
 from w2sr_jax.core.mesh import replicated, sharding, warn_of_replicas
 from w2sr_jax.model.config import CheckpointError, ModelConfig
-from w2sr_jax.model.decoder import Decoder, ParamSpec, Remat, param_specs
+from w2sr_jax.model.decoder import Decoder, Remat
 from w2sr_jax.model.hf_keys import KEYS, Tensor, open_checked, tensor_table
+from w2sr_jax.model.params import ParamSpec, param_specs
 from w2sr_jax.model.tensors import Index, TensorFiles, read_object, weight_files, write_tensors
 
-__all__ = ["CheckpointError", "load", "load_config", "resolve", "save", "weights_hash"]
+__all__ = ["CheckpointError", "load", "load_config", "resolve", "save", "weight_stamps", "weights_hash"]
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -43,6 +45,7 @@ TOKENIZER_FILES = (
     "tokenizer.model",
     "chat_template.jinja",
 )
+HASHED_TOGETHER = 8  # files of 5 GB each: one after another, those of a 32B model take minutes
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "tokenizer.model"]
 
 
@@ -279,8 +282,15 @@ def _replace(part: Path, directory: Path) -> None:
 
 
 def weights_hash(directory: str | Path) -> str:
-    """Hex sha256 over the contents of all weight files: the identity of a model in manifests."""
+    """Hex sha256 over the contents of all weight files, read side by side: the identity of a model in manifests."""
     digest = hashlib.sha256()
-    for path in weight_files(resolve(directory)):
-        digest.update(sha256_file(path).encode())
+    with ThreadPoolExecutor(HASHED_TOGETHER) as pool:
+        for found in pool.map(sha256_file, weight_files(resolve(directory))):
+            digest.update(found.encode())
     return digest.hexdigest()
+
+
+def weight_stamps(directory: str | Path) -> dict[str, list[int]]:
+    """{name of a weight file: [bytes, time of change in ns]}: as long as they stay, so does the hash, within reason."""
+    stats = {path.name: path.stat() for path in weight_files(resolve(directory))}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}

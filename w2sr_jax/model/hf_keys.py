@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from w2sr_jax.model.config import CheckpointError, ModelConfig
-from w2sr_jax.model.decoder import param_specs
+from w2sr_jax.model.params import param_specs
 from w2sr_jax.model.tensors import FLOATS, TensorFiles
 
 # Our parameter -> (Hugging Face tensor, transposed there). `{}` is the layer of a stacked parameter.

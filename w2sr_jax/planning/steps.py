@@ -22,8 +22,9 @@ from w2sr_jax.learn.step import make_sft_step
 from w2sr_jax.model import decode_loop
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.decode_loop import Request, State
-from w2sr_jax.model.decoder import Decoder, abstract_params
+from w2sr_jax.model.decoder import Decoder
 from w2sr_jax.model.kv_cache import KEY_AXES, VALUE_AXES, Cache
+from w2sr_jax.model.params import abstract_params
 from w2sr_jax.model.sampler import graphdef_of
 
 

@@ -38,8 +38,7 @@ def verdicts_table(book: Report) -> tables.Table:
     table = [["question", "claims", "hold", "FAIL", "not shown"]]
     for section in book["sections"]:
         found = [claim["holds"] for claim in section["claims"].values()]
-        # `is`: True and 1 are equal, and "not shown" is neither.
-        counts = [sum(one is verdict or one == verdict for one in found) for verdict in VERDICTS]
+        counts = [found.count(verdict) for verdict in VERDICTS]
         table.append([section["title"], str(len(found)), *map(str, counts)])
     return table
 

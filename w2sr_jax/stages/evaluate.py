@@ -16,18 +16,19 @@ from absl import logging
 
 from w2sr_jax.core import cost, processes, runtime
 from w2sr_jax.core.config import validate
-from w2sr_jax.core.files import read_json, sha256_records, write_json, write_jsonl
+from w2sr_jax.core.files import made_by_writer, read_json, write_jsonl
 from w2sr_jax.core.records import Disagreement, Prediction, Problem, Trace
 from w2sr_jax.core.stage_config import EvaluateConfig
 from w2sr_jax.core.trace_config import HYGIENE_FLAGS
 from w2sr_jax.data import benchmarks, protocols
 from w2sr_jax.data.tasks import load_problems
+from w2sr_jax.engine.identity import identify
 from w2sr_jax.engine.limits import cut_at_stops, within_context
 from w2sr_jax.engine.open import model_name, write_traces
 from w2sr_jax.grading import hygiene
 from w2sr_jax.grading.grade import GRADER_VERSION
 from w2sr_jax.grading.pool import GraderPool
-from w2sr_jax.grading.scoring import BOX_RULES, Score, score_many
+from w2sr_jax.grading.scoring import Score, score_many
 from w2sr_jax.grading.second import SECOND_VERSION
 from w2sr_jax.grading.statistics import bootstrap_interval, pass_at_k, wilson_interval
 from w2sr_jax.model import hf
@@ -44,66 +45,57 @@ def main(config: EvaluateConfig, workdir: str) -> dict[str, Any]:
     """
     validate(config)
     root = Path(workdir)
-    if (root / "result.json").exists():
-        if processes.is_writer():
-            (root / "responses.jsonl").unlink(missing_ok=True)  # a kill may have come before the last line below
-        return read_json(root / "result.json")
     directory = hf.resolve(config.model)
     problems = load_problems(config.problems, config.limit)
     benchmark = config.benchmark or benchmarks.display_name(config.problems)
     protocol, sampling = protocols.of(config)
+    done = (root / "result.json").exists()
+    answers_in = root / ("result.json" if done else "responses.jsonl")
+    identity = identify(answers_in, directory, problems, protocol.template)
+    if done:
+        if processes.is_writer():
+            (root / "responses.jsonl").unlink(missing_ok=True)  # a kill may have come before the last line below
+        return read_json(root / "result.json")
     asked = sampling
     if config.protocol:
         asked = within_context(sampling, protocol.template, problems, directory, config.response_prefix)
     with cost.StageClock(workdir, "evaluate") as clock:
-        traces, provenance = write_traces(
-            root / "responses.jsonl",
-            directory,
-            problems,
-            kind=config.engine,
-            decode=config.decode,
-            mesh=config.mesh,
-            config=asked,
-            template=protocol.template,
-            response_prefix=config.response_prefix,
-            teacher=model_name(config.model),
-            tick=clock.tick,
+        answers = write_traces(
+            root / "responses.jsonl", directory, problems, config, asked, protocol.template, clock.tick
         )
-        if not processes.is_writer():  # the rest is grading and writing
-            processes.barrier("result.json", processes.FOREVER_S)
-            return read_json(root / "result.json")
-        tokens = sum(trace.response_tokens for trace in traces)
-        traces, cuts = cut_at_stops(traces, protocol.stops, len(config.response_prefix))
-        scores = score(config, problems, traces)
-        predictions = predict(benchmark, traces, scores)
-        write_jsonl(root / "predictions.jsonl", predictions)
-        write_jsonl(root / "disagreements.jsonl", disagreements(problems, traces, scores))
-        result = summarise(sampling.n, benchmark, problems, predictions) | other_rules(scores)
-        result["model"] = config.model
-        result["decoding"] = {
-            "template": protocol.template,
-            "response_prefix": config.response_prefix,
-            "max_tokens": sampling.max_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "top_k": sampling.top_k,
-            "n": sampling.n,
-            "stop_token_ids": provenance["stop_token_ids"],
-            "dtype": config.decode.dtype,
-            "engine": config.engine,
-            "problems_sha256": sha256_records(problems),
-        }
-        if config.protocol:
-            result["decoding"] |= {"protocol": config.protocol, "stop_strings": list(protocol.stops)}
-            result |= {"stop_strings": cuts, "token_limit": asked.max_tokens}
-        result["benchmark_file"] = benchmarks.identify(config.problems)
-        shape = flops_shape(hf.load_config(directory))
-        flops = cost.decode_flops(tokens=tokens, context=tokens / len(traces) / 2, **shape)
-        line = clock.line(tokens_out=tokens, flops=flops, price=config.price)
-        cost.append_ledger(workdir, line)
-        result |= {"seconds": round(line.seconds, 3), "device_kind": line.device_kind}
-        write_json(root / "result.json", result)
-        processes.barrier("result.json", processes.FOREVER_S)
+
+        def finish() -> dict[str, Any]:
+            traces, cuts = cut_at_stops(answers.traces, protocol.stops, len(config.response_prefix))
+            scores = score(config, problems, traces)
+            predictions = predict(benchmark, traces, scores)
+            write_jsonl(root / "predictions.jsonl", predictions)
+            write_jsonl(root / "disagreements.jsonl", disagreements(problems, traces, scores))
+            result = summarise(sampling.n, benchmark, problems, predictions) | other_rules(scores)
+            result |= {"model": config.model, "weights": identity["weights"]}
+            result["decoding"] = {
+                "template": protocol.template,
+                "response_prefix": config.response_prefix,
+                "max_tokens": sampling.max_tokens,
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "top_k": sampling.top_k,
+                "n": sampling.n,
+                "stop_token_ids": answers.provenance["stop_token_ids"],
+                "dtype": config.decode.dtype,
+                "engine": config.engine,
+                "problems_sha256": identity["problems_sha256"],
+            }
+            if config.protocol:
+                result["decoding"] |= {"protocol": config.protocol, "stop_strings": list(protocol.stops)}
+                result |= {"stop_strings": cuts, "token_limit": asked.max_tokens}
+            result["benchmark_file"] = benchmarks.identify(config.problems)
+            flops = answers.flops(flops_shape(hf.load_config(directory)))
+            line = clock.line(**answers.used, flops=flops, price=config.price)
+            cost.append_ledger(workdir, line)
+            return result | {"seconds": round(line.seconds, 3), "device_kind": line.device_kind}
+
+        result = made_by_writer(root / "result.json", finish)
+    if processes.is_writer():
         (root / "responses.jsonl").unlink(missing_ok=True)  # predictions.jsonl holds them all
     low, high = result["interval"]
     logging.info(
@@ -170,7 +162,7 @@ def other_rules(scores: list[Score]) -> dict[str, Any]:
             "main_only": only[True, False],
             "second_only": only[False, True],
         },
-        "box_rules": {rule: sum(getattr(s, rule) for s in scores) / len(scores) for rule in BOX_RULES},
+        "box_rules": {rule: sum(s.by_box[rule] for s in scores) / len(scores) for rule in scores[0].by_box},
     }
 
 

@@ -54,12 +54,14 @@ class Position:
     step: int = 0
     tokens_out: int = 0  # sampled for training, groups that dynamic sampling left out included
     tokens_in: int = 0  # trained on, a pass
+    flops: float = 0.0  # of both, and of the passes between them
 
     def save(self, checkpointer: Checkpointer, policy: Policy, score: float | None = None) -> None:
         extra = {
             "cursor": self.stream.cursor,
             "tokens_out": self.tokens_out,
             "tokens_in": self.tokens_in,
+            "flops": self.flops,
             "convergence": dataclasses.asdict(self.converged),
         }
         checkpointer.save(self.step, policy.state, extra, score)
@@ -70,6 +72,7 @@ class Position:
             self.step, policy.state, extra = restored
             self.stream.cursor = extra["cursor"]
             self.tokens_out, self.tokens_in = extra["tokens_out"], extra["tokens_in"]
+            self.flops = extra.get("flops", 0.0)  # older ones do not say, and those steps are not counted
             self.converged = dataclasses.replace(self.converged, **extra["convergence"])
 
 
@@ -137,9 +140,11 @@ def main(config: GRPOConfig, workdir: str) -> dict[str, float]:
                     row |= hand_over()
                 at.step += 1
                 lengths_B = (batch.segment_ids_BT > 0).sum(axis=1)
-                tokens_out = sum(len(c.token_ids) for g in (*groups, *left_out) for c in g.completions)
-                tokens_in = int(lengths_B.sum())
-                at.tokens_out, at.tokens_in = at.tokens_out + tokens_out, at.tokens_in + tokens_in
+                asked = [(len(g.prompt), len(c.token_ids)) for g in (*groups, *left_out) for c in g.completions]
+                sampling_work, work = sampling_flops(asked, shape), update_flops(config, lengths_B, shape)
+                at.tokens_out += sum(written for _, written in asked)
+                at.tokens_in += (tokens_in := int(lengths_B.sum()))
+                at.flops += sampling_work + work
 
                 # ---- validation, which decides what is exported and when it ends
                 shown = {"reward": row["reward"]}
@@ -149,8 +154,7 @@ def main(config: GRPOConfig, workdir: str) -> dict[str, float]:
                     if at.converged.see(shown["validation"]):
                         policy.export(root / "export", directory)
                 # What vLLM computes, it computes elsewhere, or while the mesh does nothing.
-                sampled_here = tokens_out if config.engine == "jax" else 0
-                work = flops(config, shape, tokens_in, sampled_here, float((lengths_B**2).sum()) / tokens_in)
+                work += sampling_work if config.engine == "jax" else 0.0
                 row |= meter.row(Work(tokens=tokens_in, padded_tokens=batch.segment_ids_BT.size, flops=work))
                 writer.write(at.step - 1, row)
                 progress.update(at.step, **shown)
@@ -163,8 +167,7 @@ def main(config: GRPOConfig, workdir: str) -> dict[str, float]:
             policy.export(root / "export", directory)
         with meter.part("checkpoint_seconds"):
             checkpointer.wait()
-        total = flops(config, shape, at.tokens_in, at.tokens_out, config.sampling.max_tokens)
-        line = clock.line(tokens_in=at.tokens_in, tokens_out=at.tokens_out, flops=total, price=config.price)
+        line = clock.line(tokens_in=at.tokens_in, tokens_out=at.tokens_out, flops=at.flops, price=config.price)
         cost.append_ledger(workdir, line)
         logging.info("%s: %s", root.name, meter.summary())
     reason, reward = "converged" if at.converged.done else "all steps done", read_metrics(root)[-1]["reward"]
@@ -239,18 +242,23 @@ def to_batch(config: GRPOConfig, groups: list[Group]) -> tuple[RolloutBatch, dic
     }
 
 
-def flops(config: GRPOConfig, shape: FlopsShape, tokens_in: int, tokens_out: int, context: float) -> float:
-    """Of sampling, updates, and the forward passes for old and reference logprobs, where they are computed at all.
+def sampling_flops(asked: list[tuple[int, int]], shape: FlopsShape) -> float:
+    """Of sampling; `asked` has the tokens of each prompt and of its response."""
+    prompts, responses = zip(*asked)
+    return cost.answer_flops(prompts=prompts, responses=responses, **shape)
+
+
+def update_flops(config: GRPOConfig, lengths_B: np.ndarray, shape: FlopsShape) -> float:
+    """Of updates, and of the forward passes for old and reference logprobs, where they are computed at all.
 
     Args:
-        tokens_in, tokens_out: trained on, a pass; sampled.
-        context: length of the sequences.
+        lengths_B: tokens of each row, prompt and response.
     """
     passes = (updates_per_rollout(config) > 1) + bool(config.loss.kl)
-    return (
-        cost.decode_flops(tokens=tokens_out, context=context / 2, **shape)
-        + cost.train_flops(tokens=tokens_in * config.epochs_per_step, context=context, **shape)
-        + cost.prefill_flops(tokens=tokens_in * passes, context=context, **shape)
+    tokens = int(lengths_B.sum())
+    context = float((lengths_B**2).sum()) / tokens  # of a token, on average
+    return cost.train_flops(tokens=tokens * config.epochs_per_step, context=context, **shape) + cost.prefill_flops(
+        tokens=tokens * passes, context=context, **shape
     )
 
 

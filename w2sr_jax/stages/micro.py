@@ -69,7 +69,7 @@ def make_base(config: MicroConfig, root: Path) -> dict[str, Any]:
         made = pretrain(config.pretrain, config.size, config.seed, data, validation, root, clock.tick, task)
         hf.save(made.model, root / "export", "float32", tokenizer_from=root / "tokenizer")
         flops = cost.train_flops(
-            tokens=made.tokens, context=config.corpus.row_length, **flops_shape(hf.load_config(root / "export"))
+            tokens=made.tokens, context=made.context, **flops_shape(hf.load_config(root / "export"))
         )
         cost.append_ledger(root, clock.line(tokens_in=made.tokens, flops=flops, price=config.price))
     result = {"steps": made.steps, "tokens": made.tokens, "careful_pass_at_1": made.careful_pass_at_1}

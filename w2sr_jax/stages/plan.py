@@ -25,8 +25,8 @@ from w2sr_jax.core.files import write_json
 from w2sr_jax.core.tool_config import PlanConfig
 from w2sr_jax.core.topology import Topology, parse_topology
 from w2sr_jax.model.config import ModelConfig
-from w2sr_jax.model.decoder import param_specs
 from w2sr_jax.model.flops import flops_shape
+from w2sr_jax.model.params import param_specs
 from w2sr_jax.planning import outcome, table
 from w2sr_jax.planning.child import compile_step
 from w2sr_jax.planning.facts import model_facts

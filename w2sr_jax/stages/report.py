@@ -27,7 +27,7 @@ from w2sr_jax.core.stage_config import ReportConfig
 from w2sr_jax.data.examples import iter_traces, read_traces
 from w2sr_jax.data.tasks import load_problems
 from w2sr_jax.model import hf
-from w2sr_jax.model.decoder import param_specs
+from w2sr_jax.model.params import param_specs
 from w2sr_jax.reporting import book, lab, lab_page, page, published, routes, samples, sizes, summary, tables
 from w2sr_jax.reporting.compare import AVERAGE, compare
 from w2sr_jax.reporting.export import write_page

@@ -153,8 +153,8 @@ def _hash_outputs(directory: Path) -> str:
 
 
 def _is_content(path: Path) -> bool:
-    # Ledgers and results hold times of day: what they say of the model follows from the other files.
-    return path.name not in ("ledger.jsonl", "key.json", "result.json", "manifest.json")
+    # Ledgers, results and identities hold times of day: what they say of the model follows from the other files.
+    return path.name not in ("ledger.jsonl", "key.json", "result.json", "manifest.json", "identity.json")
 
 
 def _set_aside(directory: Path, key: str) -> None:

@@ -26,7 +26,7 @@ from w2sr_jax.data.chat import load_tokenizer
 from w2sr_jax.data.pipeline import make_pipeline
 from w2sr_jax.learn.checkpoint import Checkpointer
 from w2sr_jax.learn.optim import learning_rate, make_optimizer
-from w2sr_jax.learn.state import abstract_state, init_state, shard_batch
+from w2sr_jax.learn.state import abstract_state, init_state, load_model, shard_batch
 from w2sr_jax.learn.step import make_sft_step
 from w2sr_jax.model import hf
 from w2sr_jax.model.flops import flops_shape
@@ -49,29 +49,21 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
         tokenizer, rows = load_tokenizer(directory), config.data.batch_size
         mine = None if mesh is None else local_rows(mesh, rows)
         pipeline = make_pipeline(config.data, tokenizer, rows=mine, model_dir=directory)
-        total = config.steps or math.ceil(config.epochs * pipeline.steps_per_epoch)
+        total = config.steps or pipeline.steps_for(config.epochs)
         if total < 1:
             raise UsageError("config.steps, config.epochs: nothing to train; set one of them above 0")
         logging.info(
-            "%d examples in %d steps an epoch, %d steps; left out: %s",
-            *(pipeline.num_examples, pipeline.steps_per_epoch, total, pipeline.dropped or "none"),
+            "%d examples in %d rows, %d steps; left out: %s",
+            *(pipeline.num_examples, pipeline.num_rows, total, pipeline.dropped or "none"),
         )
 
         # ---- model and state
         train = config.train
-        model = hf.load(
-            directory,
-            mesh,
-            compute_dtype=train.dtype,
-            scan_layers=train.scan_layers,
-            remat=train.remat,
-            attention=train.attention,
-        )
-        graphdef, params = nnx.split(model)
+        graphdef, params = nnx.split(load_model(directory, mesh, train))
         optimizer = make_optimizer(config.optimizer)
         state = init_state(params, optimizer, mesh)
         train_step = make_sft_step(graphdef, config.optimizer, train, mesh)
-        start, tokens, metrics = 0, 0, {}
+        start, tokens, flops, metrics = 0, 0, 0.0, {}
         shape = flops_shape(hf.load_config(directory))
 
         with Checkpointer(root / "checkpoints", config.checkpoint) as checkpointer:
@@ -79,6 +71,7 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
                 start, state, extra = restored
                 pipeline.set_state(extra["pipeline"])
                 tokens = extra["tokens"]
+                flops = extra.get("flops", cost.train_flops(tokens=tokens, **shape))  # older ones do not say
                 logging.info("resuming at step %d of %d", start, total)
 
             # ---- steps: metrics are fetched one step late, so that the device never waits for the host
@@ -107,7 +100,7 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
 
                 def save(step: int) -> None:
                     write_pending()
-                    extra = {"pipeline": pipeline.get_state(), "tokens": tokens}
+                    extra = {"pipeline": pipeline.get_state(), "tokens": tokens, "flops": flops}
                     with meter.part("checkpoint_seconds"):
                         checkpointer.save(step, state, extra, score=-metrics["loss"])
 
@@ -124,9 +117,9 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
                         state, values = train_step(state, placed, rate)
                         write_pending()
                         tokens += (count := pipeline.batch_tokens)
-                        flops = cost.train_flops(tokens=count, context=pipeline.batch_context, **shape)
+                        flops += (done := cost.train_flops(tokens=count, context=pipeline.batch_context, **shape))
                         padded = rows * config.data.max_length
-                        pending = step, values, Work(tokens=count, padded_tokens=padded, flops=flops)
+                        pending = step, values, Work(tokens=count, padded_tokens=padded, flops=done)
                     every = config.checkpoint.every_steps
                     if (every and (step + 1) % every == 0) or step + 1 == total:
                         save(step + 1)
@@ -134,7 +127,6 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
             hf.save(nnx.merge(graphdef, state.params), root / "export", config.export_dtype, tokenizer_from=directory)
             with meter.part("checkpoint_seconds"):
                 checkpointer.wait()
-        flops = cost.train_flops(tokens=tokens, context=config.data.max_length, **shape)
         cost.append_ledger(workdir, clock.line(tokens_in=tokens, flops=flops, price=config.price))
         logging.info("%s: %d steps, %d tokens, loss %.4f", root.name, total, tokens, metrics.get("loss", math.nan))
         logging.info("%s: %s", root.name, meter.summary())

@@ -15,9 +15,9 @@ import random
 import re
 from collections.abc import Callable, Mapping
 
+from w2sr_jax.core.boxes import last_box_span
 from w2sr_jax.core.records import EditedTrace, Problem, Trace
 from w2sr_jax.core.trace_config import InjectConfig
-from w2sr_jax.grading.answers import last_box_span
 from w2sr_jax.grading.normal import key
 from w2sr_jax.grading.verdict import decide
 from w2sr_jax.traces import equations

@@ -5,11 +5,10 @@ from __future__ import annotations
 import itertools
 import re
 
-from w2sr_jax.grading.answers import last_box_span
+from w2sr_jax.core.boxes import BOX, last_box_span
 from w2sr_jax.traces import equations
 
 Span = tuple[int, int]
-_MACRO = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
 _LINE = re.compile(r"[^\n]*\n+")
 _SENTENCE = re.compile(r"[^\n]+?[.!?](?:\s+|$)")
 
@@ -19,7 +18,7 @@ def answer_span(text: str) -> Span | None:
     inside = last_box_span(text)
     if inside is None:
         return None
-    start = max(match.start() for match in _MACRO.finditer(text, 0, inside[0]))
+    start = max(match.start() for match in BOX.finditer(text, 0, inside[0]))
     return start, inside[1] + text.startswith("}", inside[1])
 
 

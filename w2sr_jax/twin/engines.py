@@ -46,7 +46,8 @@ class VllmGenerate(JaxGenerate):
     """The same with vLLM."""
 
     def open(self, request: dict[str, Any]) -> Generator:
-        from w2sr_jax.engine.vllm_engine import VllmEngine, is_installed
+        from w2sr_jax.engine.vllm_engine import VllmEngine
+        from w2sr_jax.engine.vllm_start import is_installed
 
         if not is_installed():
             raise ModuleNotFoundError("No module named 'vllm'", name="vllm")

@@ -90,7 +90,8 @@ class JaxGRPO(JaxSFT):
             self.graphdef, self.optimizer, GRPOLossConfig(**request["loss"]), self.train, self.mesh
         )
         self.logprobs = make_logprob_fn(self.graphdef, self.train, self.mesh)
-        self.reference = jax.tree.map(jnp.copy, params)  # the first update takes params over
+        # The first update takes params over; the copy is as fine as that of learn/policy.py.
+        self.reference = jax.tree.map(lambda x: jnp.array(x, self.train.dtype), params)
         for group in groups(self.batches):
             arrays = read_arrays(group)
             if "old_logprobs_BT" not in arrays:
