@@ -16,7 +16,7 @@ from w2sr_jax.core.files import read_jsonl, write_jsonl
 from w2sr_jax.core.metrics import read_metrics
 from w2sr_jax.core.records import GradedTrace, Problem, Trace
 from w2sr_jax.core.runtime import launch
-from w2sr_jax.core.stage_config import ExperimentConfig, Node
+from w2sr_jax.core.stage_config import ExperimentConfig, Node, SFTConfig
 from w2sr_jax.core.trace_config import FilterConfig
 from w2sr_jax.stages import filter as filter_stage
 from w2sr_jax.stages import run, sft
@@ -139,30 +139,28 @@ def test_run_takes_another_config_in_the_same_workdir(tmp_path, experiment):
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
-class Listed(ExperimentConfig):
-    """Nodes as a test gives them."""
+class FilterAndTrain(ExperimentConfig):
+    """filter -> sft, then a filter that needs neither."""
 
-    given: list[Node]
+    first: FilterConfig = opt(FilterConfig, "")
+    sft: SFTConfig = opt(SFTConfig, "")
 
     def nodes(self) -> list[Node]:
-        return self.given
-
-
-def train_on_filtered(files):
-    """filter -> sft, with a checkpoint every three of eight steps."""
-    sft_config = files.sft()
-    data = dataclasses.replace(sft_config.data, traces="@first/all.jsonl")
-    return Listed(
-        given=[
-            node("first", problems=files.problems, traces=files.traces),
-            Node(name="train", stage="sft", config=dataclasses.replace(sft_config, data=data)),
-            node("last", problems=files.problems, traces=files.traces),
+        data = dataclasses.replace(self.sft.data, traces="@first/all.jsonl")
+        return [
+            Node(name="first", stage="filter", config=self.first),
+            Node(name="train", stage="sft", config=dataclasses.replace(self.sft, data=data)),
+            Node(name="last", stage="filter", config=self.first),
         ]
-    )
+
+
+def filter_and_train(files):
+    """Eight steps, with a checkpoint after every third."""
+    return FilterAndTrain(first=FilterConfig(problems=files.problems, traces=files.traces), sft=files.sft())
 
 
 def test_a_half_finished_experiment_resumes_after_its_workdir_was_moved(files, tmp_path, kill_in, killed):
-    experiment = train_on_filtered(files)
+    experiment = filter_and_train(files)
     undo = kill_in(sft, "make_sft_step", 5)
     with pytest.raises(killed):
         run.main(experiment, str(tmp_path / "here"))
@@ -201,7 +199,7 @@ def test_sigterm_during_the_last_step_of_training_ends_the_experiment_before_the
         return signalled
 
     monkeypatch.setattr(sft, "make_sft_step", signals_at_the_last)
-    experiment = train_on_filtered(files)
+    experiment = filter_and_train(files)
     monkeypatch.setattr(sys.modules[__name__], "CURRENT", experiment, raising=False)
     monkeypatch.setitem(sys.modules, "run_experiment_under_test", sys.modules[__name__])
     path = tmp_path / "c.py"

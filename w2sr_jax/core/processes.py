@@ -117,16 +117,18 @@ def _interruptible(call: Callable[..., Any], *args: Any) -> None:
         call(*args)
         return
     errors: list[BaseException] = []
+    returned = threading.Event()  # a signal that raises during Thread.join leaves the thread marked as ended
 
     def run() -> None:
         try:
             call(*args)
         except BaseException as error:
             errors.append(error)
+        finally:
+            returned.set()
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join()
+    threading.Thread(target=run, daemon=True).start()
+    returned.wait()
     if errors:
         raise errors[0]
 
