@@ -26,11 +26,12 @@ from benchmarks import history
 from benchmarks.pipeline import pipeline_rows, tokens_per_second
 from benchmarks.scaling import scaling_rows
 from benchmarks.table import show
+from w2sr_jax.core.command_line import load_config_file
 from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.files import read_json
 from w2sr_jax.core.revision import commit
 from w2sr_jax.core.rows import Row, machine
-from w2sr_jax.core.runtime import load_config_file, run
+from w2sr_jax.core.runtime import run
 from w2sr_jax.reporting import sides as report
 from w2sr_jax.stages import compare
 from w2sr_jax.twin.side import environment

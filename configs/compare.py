@@ -17,8 +17,8 @@ them --config.sft.train.grad_accum=2. --config.price.usd_per_device_hour and --c
 
 from pathlib import Path
 
+from w2sr_jax.core.command_line import load_config_file
 from w2sr_jax.core.config import DataConfig, MeshConfig, OptimizerConfig
-from w2sr_jax.core.runtime import load_config_file
 from w2sr_jax.core.stage_config import SFTConfig, TrainConfig
 from w2sr_jax.core.tool_config import CompareConfig, RandomConfig, RecipeConfig
 

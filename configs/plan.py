@@ -8,7 +8,7 @@ needs), configs/plan/topologies.json the slices of the table in configs/plan/REA
 
 from pathlib import Path
 
-from w2sr_jax.core.runtime import load_config_file
+from w2sr_jax.core.command_line import load_config_file
 from w2sr_jax.core.tool_config import PlanConfig
 
 HERE = Path(__file__).parent

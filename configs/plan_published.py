@@ -11,8 +11,8 @@ holds the sizes.
 import dataclasses
 from pathlib import Path
 
+from w2sr_jax.core.command_line import load_config_file
 from w2sr_jax.core.config import MeshConfig, OptimizerConfig
-from w2sr_jax.core.runtime import load_config_file
 from w2sr_jax.core.stage_config import TrainConfig
 from w2sr_jax.core.tool_config import PlanConfig
 

@@ -17,7 +17,7 @@ def test_a_comparison_has_a_directory_of_its_own():
 def test_the_table_is_accepted_and_then_held_against(tmp_path, monkeypatch, capsys):
     picked = tmp_path / "config.py"
     picked.write_text(
-        "from w2sr_jax.core.runtime import load_config_file\n"
+        "from w2sr_jax.core.command_line import load_config_file\n"
         "def get_config():\n"
         "    config = load_config_file('configs/compare.py:tiny')\n"
         "    config.peers, config.grpo_shapes, config.generate = ('eager',), (), (0, 1, 1)\n"

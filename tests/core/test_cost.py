@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from w2sr_jax.core import cost
+from w2sr_jax.core import cost, processes
 from w2sr_jax.core.config import PriceConfig
 from w2sr_jax.core.cost import CompileTimer, LedgerLine, StageClock, append_ledger, read_ledger
 from w2sr_jax.core.files import write_json
@@ -102,3 +102,16 @@ def test_the_ledger_keeps_the_last_line_of_each_run(tmp_path):
 def test_a_missing_ledger_is_named(tmp_path):
     with pytest.raises(RecordError, match=r"ledger\.jsonl: no such file"):
         read_ledger(tmp_path)
+
+
+def test_a_process_that_does_not_write_leaves_the_ledger_alone(tmp_path, monkeypatch):
+    with StageClock(tmp_path, "sft", device_kind="cpu") as clock:
+        line = clock.line()
+    append_ledger(tmp_path, line)
+    whole = (tmp_path / "ledger.jsonl").read_bytes()
+    (tmp_path / "ledger.jsonl").write_bytes(whole + b'{"schema": "led')  # process 0 has not mended it yet
+    with monkeypatch.context() as other:
+        other.setattr(processes, "index", lambda: 1)
+        append_ledger(tmp_path, line)
+    append_ledger(tmp_path, line)
+    assert (tmp_path / "ledger.jsonl").read_bytes() == 2 * whole

@@ -77,7 +77,9 @@ def test_two_with_one_number_and_other_counts_are_refused(port):
 
 def test_a_stranger_on_the_port_changes_nothing(port):
     def scan():
-        for words in (b"GET / HTTP/1.0\n", b"", b"[1]\n"):
+        facts = b'"host": "h", "facts": {}}\n'
+        odd = (b'{"index": 1}\n', b'{"index": 1, "count": "2", ' + facts, b'{"index": true, "count": 2, ' + facts)
+        for words in (b"GET / HTTP/1.0\n", b"", b"[1]\n", *odd, b'{"index": 1, "count": 2, "host": 5, "facts": []}\n'):
             for _ in range(50):
                 try:
                     with socket.create_connection(("127.0.0.1", port), timeout=1) as line:

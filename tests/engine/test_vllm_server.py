@@ -1,5 +1,6 @@
 """Servers as an engine: several share the work, lost ones are survived, and every refusal is one line."""
 
+import os
 import socket
 import time
 
@@ -10,6 +11,7 @@ from tests.engine.models import save_model
 from tests.engine.rote_server import RoteServer
 from w2sr_jax.core.config import VllmConfig
 from w2sr_jax.core.errors import UsageError, W2SRError
+from w2sr_jax.engine import sync as weight_sync
 from w2sr_jax.engine import vllm_engine
 from w2sr_jax.engine.base import Sampling
 from w2sr_jax.engine.sync import open_sync
@@ -197,7 +199,19 @@ def test_a_run_finds_the_folder_of_its_syncs_again_and_two_runs_have_two(directo
         folders = [open_sync(engine, run, str(tmp_path), [[5]], 1.0).folder for run in ("a", "a", "b")]
         assert folders[0] == folders[1] != folders[2]
         assert folders[0].parent == tmp_path
-        assert open_sync(engine, "a", "", [[5]], 1.0).folder.parent.is_dir()
+
+
+def test_weights_in_a_public_place_lie_in_a_folder_of_this_user_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(weight_sync, "TMPFS", tmp_path)
+
+    def opened():
+        return open_sync(None, "run", "", [[5]], 1.0).folder.parent
+
+    assert opened() == opened() == tmp_path / f"w2sr-{os.getuid()}"
+    assert opened().stat().st_mode & 0o777 == 0o700
+    opened().chmod(0o777)  # as anybody could have made it, who then writes there
+    with pytest.raises(W2SRError, match=r"w2sr-\d+: is not a directory of this user alone"):
+        opened()
 
 
 def test_a_model_has_the_names_that_servers_may_give_it(tmp_path):

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from w2sr_jax.core import config
-from w2sr_jax.core.stage_config import SFTConfig
+from w2sr_jax.core.command_line import parse
+from w2sr_jax.core.stage_config import ExperimentConfig, SFTConfig
 from w2sr_jax.micro.config import SizeConfig
 from w2sr_jax.micro.pretrain import new_model
 from w2sr_jax.micro.tokenizer import save_tokenizer
@@ -179,3 +180,16 @@ def test_the_stage_of_the_readme_has_only_keys_that_w2sr_knows():
     keys = [word.split("=", 1)[0].removeprefix("--config.") for word in first if word.startswith("--config.")]
     assert "steps" in keys
     assert set(keys) <= set(known)
+
+
+def test_the_experiment_of_the_readme_goes_to_every_worker_with_keys_that_w2sr_knows(tools):
+    done = follow(tools, blocks(FIRST, "A whole experiment"))
+    assert done.returncode == 0, done.stderr
+    [line] = [line for line in done.stdout.splitlines() if " --workdir=/mnt/w2sr/runs/7b" in line]
+    words = shlex.split(line)
+    while "run" not in words:
+        [words] = [shlex.split(word.split("=", 1)[1]) for word in words if "run " in word]
+    line = parse(words[words.index("run") + 1 :], ExperimentConfig)
+    assert line.distributed
+    assert line.config.benchmarks == ("/mnt/w2sr/benchmarks/gsm8k.jsonl", "/mnt/w2sr/benchmarks/math500.jsonl")
+    assert len(line.config.nodes()) > 10

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
+from w2sr_jax.core.command_line import load_config_file
 from w2sr_jax.core.mesh import make_mesh
-from w2sr_jax.core.runtime import load_config_file
 from w2sr_jax.data.pack import Batch
 from w2sr_jax.learn.optim import make_optimizer
 from w2sr_jax.learn.rollout import bucket

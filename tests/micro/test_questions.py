@@ -6,12 +6,12 @@ import json
 import pytest
 
 from benchmarks import questions_table
+from w2sr_jax.core.command_line import load_config_file
 from w2sr_jax.core.config import to_dict, validate
 from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.files import read_json, read_jsonl
 from w2sr_jax.core.records import Prediction
 from w2sr_jax.core.references import references
-from w2sr_jax.core.runtime import load_config_file
 from w2sr_jax.core.trace_config import InjectConfig, TransformConfig
 from w2sr_jax.data.examples import read_traces
 from w2sr_jax.micro.experiment import CLAIMS, MicroExperiment, shrink

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -71,8 +72,18 @@ def sees_another_disk(config: Config, workdir: Path) -> None:
     raise W2SRError(f"{check.status}: {check.found}")
 
 
+def first_works_long(config: Config, workdir: Path) -> None:
+    """Process 0 works for minutes, and the others wait for it."""
+    processes.barrier("the beginning")
+    if processes.is_writer():
+        time.sleep(300)
+    else:
+        (workdir / "waiting").touch()
+    processes.barrier("the end of the work", processes.FOREVER_S)
+
+
 def main(config: Config, workdir: str) -> None:
-    tasks = (everything, fails_alone, stays_away, sees_another_disk)
+    tasks = (everything, fails_alone, stays_away, sees_another_disk, first_works_long)
     {task.__name__: task for task in tasks}[config.what](config, Path(workdir))
 
 

@@ -259,3 +259,10 @@ def test_a_step_says_where_its_time_went(files, tmp_path):
     assert sum(passes) <= row["update_seconds"]
     assert row["data_wait_seconds"] <= row["rollout_seconds"]
     assert row["sync_seconds"] >= 0
+
+
+def test_a_finished_run_knows_its_last_reward_without_the_metrics(files, guesser, tmp_path):
+    config = files.grpo(str(guesser), steps=2)
+    result = grpo.main(config, str(tmp_path))
+    (tmp_path / "metrics.jsonl").unlink()  # another process writes it, perhaps later than this one comes here
+    assert grpo.main(config, str(tmp_path)) == result

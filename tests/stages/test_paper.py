@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from flax import nnx
 
+from w2sr_jax.core.command_line import load_config_file
 from w2sr_jax.core.config import CheckpointConfig
 from w2sr_jax.core.files import read_json, read_jsonl, write_jsonl
 from w2sr_jax.core.records import Problem
-from w2sr_jax.core.runtime import load_config_file
 from w2sr_jax.model import hf
 from w2sr_jax.model.decoder import Decoder
 from w2sr_jax.stages import run, sft

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import signal
 
 import jax
@@ -195,3 +196,12 @@ def flops_of(batch, config):
 
 def data(config, **changes):
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **changes))
+
+
+def test_a_run_that_lacks_only_its_export_knows_its_last_loss_without_the_metrics(files, tmp_path):
+    config = files.sft(steps=2)
+    result = sft.main(config, str(tmp_path))
+    (tmp_path / "metrics.jsonl").unlink()  # another process writes it, perhaps later than this one comes here
+    shutil.rmtree(tmp_path / "export")
+    assert sft.main(config, str(tmp_path)) == result
+    assert (tmp_path / "export/model.safetensors").exists()

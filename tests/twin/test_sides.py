@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from w2sr_jax.core.command_line import load_config_file
 from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.files import read_json
-from w2sr_jax.core.runtime import load_config_file
 from w2sr_jax.stages import compare
 from w2sr_jax.twin import side as sides
 from w2sr_jax.twin.dump import write_arrays

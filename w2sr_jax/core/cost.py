@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
+from w2sr_jax.core import processes
 from w2sr_jax.core.config import PriceConfig
 from w2sr_jax.core.files import JsonlAppender, read_json, read_jsonl, write_json
 from w2sr_jax.core.records import Record
@@ -105,7 +106,9 @@ class LedgerLine(Record):
 
 
 def append_ledger(workdir: str | Path, line: LedgerLine) -> None:
-    """Adds one line to the workdir's ledger.jsonl."""
+    """Adds one line to the workdir's ledger.jsonl; of several processes only the first one does."""
+    if not processes.is_writer():  # not even to look: the first one may be mending the file
+        return
     with JsonlAppender(Path(workdir) / "ledger.jsonl", LedgerLine) as ledger:
         ledger.append(line)
 

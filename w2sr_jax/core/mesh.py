@@ -183,3 +183,12 @@ def mesh_or_none(config: MeshConfig) -> Mesh | None:
         return None  # the first device, however many others there are
     mesh = make_mesh(config)
     return mesh if mesh.size > 1 else None
+
+
+def local_mesh_or_none() -> Mesh | None:
+    """The devices of this process alone under FSDP, for what one of several processes computes by itself.
+
+    None where it has one.
+    """
+    devices = jax.local_devices()
+    return make_mesh(MeshConfig(), devices) if len(devices) > 1 else None

@@ -64,16 +64,13 @@ class MetricWriter:
 
 
 def read_metrics(workdir: str | Path) -> list[dict[str, float]]:
-    """The rows of workdir/metrics.jsonl; a last line cut short by a kill is left out."""
+    """The rows of workdir/metrics.jsonl; a last line cut short by a kill, or still being written, is left out."""
     path = Path(workdir) / "metrics.jsonl"
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        write_text(path, whole)
     try:
-        return [json.loads(line) for line in whole.splitlines() if line.strip()]
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines() if line.strip()]
     except ValueError as error:
         raise RecordError(f"{path}: not JSON: {error}") from None
 

@@ -99,7 +99,7 @@ def gather(name: str, value: Any, timeout_s: float = WAIT_S) -> list[Any]:
     key = f"w2sr/{name}/{_turns[name]}"
     service.key_value_set(f"{key}/{index()}", json.dumps(value))
     try:
-        service.wait_at_barrier(key, round(timeout_s * 1000))
+        _interruptible(service.wait_at_barrier, key, round(timeout_s * 1000))
     except RuntimeError as error:
         there = _values(service, key)
         missing = [who(process) for process in range(count()) if process not in there]
@@ -109,6 +109,28 @@ def gather(name: str, value: Any, timeout_s: float = WAIT_S) -> list[Any]:
     if is_writer() and _turns[name] > 1:  # all have read what was told the time before
         service.key_value_delete(f"w2sr/{name}/{_turns[name] - 1}")
     return [found[process] for process in range(count())]
+
+
+def _interruptible(call: Callable[..., Any], *args: Any) -> None:
+    """Calls in another thread: Python hears no signal while its main thread is inside the service, maybe for hours."""
+    if threading.current_thread() is not threading.main_thread():
+        call(*args)
+        return
+    errors: list[BaseException] = []
+    returned = threading.Event()  # a signal that raises during Thread.join leaves the thread marked as ended
+
+    def run() -> None:
+        try:
+            call(*args)
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            returned.set()
+
+    threading.Thread(target=run, daemon=True).start()
+    returned.wait()
+    if errors:
+        raise errors[0]
 
 
 def _values(service: Any, key: str) -> dict[int, Any]:

@@ -131,7 +131,7 @@ def _call_roll(port: int, own: dict[str, Any], deadline: float, timeout_s: float
                 break
             stack.enter_context(line)
             hello = _read(line, min(HELLO_S, max(0.1, deadline - time.monotonic())))
-            if hello is None or not isinstance(hello.get("index"), int):
+            if hello is None or not _is_hello(hello):
                 continue  # a scanner, or a process that died at once
             lines.append(line)
             problem = _clash(heard, hello)
@@ -186,6 +186,17 @@ def _read(line: socket.socket, timeout_s: float) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _is_hello(value: dict[str, Any]) -> bool:
+    """Whether a process of ours may have sent this: nothing that is read later is missing, or of another type."""
+    numbers, host, facts = (value.get("index"), value.get("count")), value.get("host"), value.get("facts")
+    return (
+        all(type(number) is int for number in numbers)  # True is an int as well
+        and isinstance(host, str)
+        and isinstance(facts, dict)
+        and all(isinstance(fact, str) for fact in facts.values())
+    )
 
 
 def _clash(heard: dict[int, dict[str, Any]], hello: dict[str, Any]) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import stat
 import tempfile
 import time
 import zlib
@@ -93,13 +94,26 @@ def open_sync(
     """A sync whose folder is named after the workdir, so that a killed run's is found again and not left behind.
 
     Args:
-        directory: where the folder goes; empty is tmpfs, or else the directory for temporary files. Servers on other
-            hosts must see it under the same name.
+        directory: where the folder goes; empty is tmpfs, or else the directory for temporary files, where only this
+            user may look. Servers on other hosts, or of other users, must see it under the same name.
         prompts: token ids; the first few are completed in each check.
     """
-    parent = Path(directory) if directory else TMPFS
-    if not directory and not (TMPFS.is_dir() and os.access(TMPFS, os.W_OK)):
-        parent = Path(tempfile.gettempdir())
+    parent = Path(directory) if directory else _private_folder()
     folder = parent / f"w2sr-sync-{zlib.crc32(str(Path(workdir).resolve()).encode()):08x}"
     logging.info("weights go to vLLM through %s", folder)
     return FileSync(engine, folder, prompts[:PROMPTS], tolerance)
+
+
+def _private_folder() -> Path:
+    """This user's own folder among files that everybody can write.
+
+    Raises:
+        W2SRError: something of that name is somebody else's, who could put other weights there.
+    """
+    free = TMPFS.is_dir() and os.access(TMPFS, os.W_OK)
+    folder = (TMPFS if free else Path(tempfile.gettempdir())) / f"w2sr-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise W2SRError(f"{folder}: is not a directory of this user alone; remove it, or set config.sync_dir")
+    return folder

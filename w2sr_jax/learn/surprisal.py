@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from w2sr_jax.core.mesh import replicated
 from w2sr_jax.core.stage_config import TrainConfig
 from w2sr_jax.learn.state import shard_batch
 from w2sr_jax.learn.step import make_logprob_fn
@@ -36,9 +38,11 @@ def surprisals(
     """
     graphdef, params = nnx.split(model)
     logprobs = make_logprob_fn(graphdef, train, mesh)
+    # Every process gets every row, whichever of its devices computed it.
+    whole = jax.jit(lambda x: x, out_shardings=None if mesh is None else replicated(mesh))
     found = {}
     for names, batch in batches:
-        logprobs_BT = np.asarray(logprobs(params, batch if mesh is None else shard_batch(batch, mesh)))
+        logprobs_BT = np.asarray(whole(logprobs(params, batch if mesh is None else shard_batch(batch, mesh))))
         counts_B = np.asarray(batch.loss_mask_BT).sum(axis=1)
         for row, name in enumerate(names):
             found[name] = (float(-logprobs_BT[row].sum() / counts_B[row]), int(counts_B[row]))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from w2sr_jax.core import cost, preemption, runtime
 from w2sr_jax.core.config import validate
 from w2sr_jax.core.errors import Preempted
 from w2sr_jax.core.mesh import mesh_or_none
-from w2sr_jax.core.metrics import MetricWriter, Progress, read_metrics
+from w2sr_jax.core.metrics import MetricWriter, Progress
 from w2sr_jax.core.profile import Profile
 from w2sr_jax.core.records import Problem
 from w2sr_jax.core.stage_config import GRPOConfig
@@ -55,6 +56,7 @@ class Position:
     tokens_out: int = 0  # sampled for training, groups that dynamic sampling left out included
     tokens_in: int = 0  # trained on, a pass
     flops: float = 0.0  # of both, and of the passes between them
+    reward: float = math.nan  # mean of the last step; metrics.jsonl has it too, but only process 0 writes that
 
     def save(self, checkpointer: Checkpointer, policy: Policy, score: float | None = None) -> None:
         extra = {
@@ -62,6 +64,7 @@ class Position:
             "tokens_out": self.tokens_out,
             "tokens_in": self.tokens_in,
             "flops": self.flops,
+            "reward": self.reward if self.step else None,
             "convergence": dataclasses.asdict(self.converged),
         }
         checkpointer.save(self.step, policy.state, extra, score)
@@ -73,6 +76,7 @@ class Position:
             self.stream.cursor = extra["cursor"]
             self.tokens_out, self.tokens_in = extra["tokens_out"], extra["tokens_in"]
             self.flops = extra.get("flops", 0.0)  # older ones do not say, and those steps are not counted
+            self.reward = math.nan if (reward := extra.get("reward")) is None else reward  # older ones do not say
             self.converged = dataclasses.replace(self.converged, **extra["convergence"])
 
 
@@ -138,7 +142,7 @@ def main(config: GRPOConfig, workdir: str) -> dict[str, float]:
                     row |= policy.learn(batch, at.step)
                     row |= {"rollout_seconds": sampled - began, "update_seconds": time.monotonic() - sampled}
                     row |= hand_over()
-                at.step += 1
+                at.step, at.reward = at.step + 1, row["reward"]
                 lengths_B = (batch.segment_ids_BT > 0).sum(axis=1)
                 asked = [(len(g.prompt), len(c.token_ids)) for g in (*groups, *left_out) for c in g.completions]
                 sampling_work, work = sampling_flops(asked, shape), update_flops(config, lengths_B, shape)
@@ -170,9 +174,9 @@ def main(config: GRPOConfig, workdir: str) -> dict[str, float]:
         line = clock.line(tokens_in=at.tokens_in, tokens_out=at.tokens_out, flops=at.flops, price=config.price)
         cost.append_ledger(workdir, line)
         logging.info("%s: %s", root.name, meter.summary())
-    reason, reward = "converged" if at.converged.done else "all steps done", read_metrics(root)[-1]["reward"]
-    logging.info("%s: %s after %d steps, reward %.3f, best %.3f", root.name, reason, at.step, reward, at.converged.best)
-    return {"steps": at.step, "reward": reward} | ({"best": at.converged.best} if held_out else {})
+    reason, best = "converged" if at.converged.done else "all steps done", at.converged.best
+    logging.info("%s: %s after %d steps, reward %.3f, best %.3f", root.name, reason, at.step, at.reward, best)
+    return {"steps": at.step, "reward": at.reward} | ({"best": best} if held_out else {})
 
 
 @contextlib.contextmanager

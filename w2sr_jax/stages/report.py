@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from w2sr_jax.core import runtime
-from w2sr_jax.core.config import DataConfig, MeshConfig, validate
+from w2sr_jax.core.config import DataConfig, validate
 from w2sr_jax.core.cost import StageClock, append_ledger
 from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.files import write_json, write_text
+from w2sr_jax.core.mesh import local_mesh_or_none
 from w2sr_jax.core.metrics import Progress
 from w2sr_jax.core.records import Trace
 from w2sr_jax.core.revision import commit
@@ -152,7 +153,8 @@ def surprisals(config: ReportConfig, file: Path, tick: Callable[[], None]) -> di
         batch_size=config.score_batch,
     )
     model = hf.resolve(config.score_model)
-    scores, _ = surprise.score(model, read_traces(str(file)), data, config.score_dtype, 512, MeshConfig(), tick)
+    mesh = local_mesh_or_none()  # of several processes the first one reports, while the others wait
+    scores, _ = surprise.score(model, read_traces(str(file)), data, config.score_dtype, 512, mesh, tick)
     return {(score.teacher, score.problem_id, score.sample): score.surprisal for score in scores}
 
 

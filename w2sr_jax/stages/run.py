@@ -2,7 +2,11 @@
 
 --config names a file of configs/experiments/ whose get_config() returns an ExperimentConfig. Every node of it runs
 in WORKDIR/NODE_NAME. A node is done when its done.json holds the hash of its config and of its inputs' content;
-the same command therefore starts again where it stopped, and a changed config redoes only what depends on it.
+the same command therefore starts again where it stopped, and a changed config redoes only what depends on it. The
+workdir may be moved meanwhile.
+
+Of several processes each walks through the nodes and runs each stage as if it had been started by itself; process 0
+alone decides what is done already, so that all run the same stages.
 """
 
 from __future__ import annotations
@@ -12,15 +16,15 @@ import importlib
 import json
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from absl import logging
 
-from w2sr_jax.core import runtime
+from w2sr_jax.core import preemption, processes, runtime
 from w2sr_jax.core.config import to_dict, validate
-from w2sr_jax.core.errors import UsageError
+from w2sr_jax.core.errors import Preempted, UsageError
 from w2sr_jax.core.files import read_json, sha256_file, write_json
 from w2sr_jax.core.references import map_strings, references, split_reference
 from w2sr_jax.core.stage_config import ExperimentConfig, Node
@@ -28,12 +32,23 @@ from w2sr_jax.grading.pool import shared_workers
 
 CONFIG = ExperimentConfig
 
-# Written for people or for resuming: not what a later stage reads.
+# What lies in a stage's workdir for people or for resuming: not what a later stage reads. Ledgers and results hold
+# times of day: what they say of the model follows from the other files.
 NOT_OUTPUT = (
-    *("done.json", "config.json", ".lock", "clock.json"),
+    *(
+        "done.json",
+        "key.json",
+        "config.json",
+        "clock.json",
+        "ledger.jsonl",
+        "result.json",
+        "manifest.json",
+        "identity.json",
+    ),
     *("metrics.jsonl", "tensorboard", "profile", "checkpoints"),
 )
 INPUT_SUFFIXES = (".jsonl", ".json", ".safetensors")
+INPUT_NAMES = ("chat_template.jinja", "merges.txt", "tokenizer.model")  # of a model directory, beside those
 
 
 def main(config: ExperimentConfig, workdir: str) -> dict[str, str]:
@@ -43,33 +58,60 @@ def main(config: ExperimentConfig, workdir: str) -> dict[str, str]:
         {node name: "done" | "reused"}, in the order of execution.
 
     Raises:
-        UsageError: a node that names an unknown node, a stage that does not exist, or a cycle.
+        UsageError: a node that names an unknown node, a stage that does not exist, or a cycle; or one that several
+            processes cannot run, before any of them runs.
+        Preempted: SIGTERM came during the last step of a training stage, which is done, and others are not.
     """
     validate(config)
     root, start = Path(workdir), time.monotonic()
     nodes = in_order(config.nodes())
     for node in nodes:
         validate(node.config, node.name)
+    if processes.is_writer():  # what is not done: once it is, several processes may go on from there
+        check_processes(node for node in nodes if not (root / node.name / "done.json").exists())
     names = {node.name for node in nodes}
     outputs: dict[str, str] = {}
     status: dict[str, str] = {}
     with shared_workers():  # most stages grade, and each would start processes of its own
         for number, node in enumerate(nodes, 1):
-            key, place = node_key(node, outputs), root / node.name
-            if (place / "done.json").exists() and read_json(place / "done.json")["key"] == key:
+            place = root / node.name
+            key, done = look_up(node, place, outputs)
+            if done:
                 status[node.name] = "reused"
             else:
                 logging.info("[%d/%d] %s (%s)", number, len(nodes), node.name, node.stage)
                 run_node(node, resolve(node.config, root, names), place, key)
                 status[node.name] = "done"
-            outputs[node.name] = key + read_json(place / "done.json")["outputs"]
+            if processes.is_writer():  # the others do not look at it
+                outputs[node.name] = key + read_json(place / "done.json")["outputs"]
     reused = sum(s == "reused" for s in status.values())
     logging.info("%d stages, %d of them reused, %.0f s", len(nodes), reused, time.monotonic() - start)
-    if nodes and nodes[-1].stage == "report":
+    if nodes and nodes[-1].stage == "report" and processes.is_writer():
         if status[nodes[-1].name] == "reused":  # otherwise the stage has just printed it
             print((root / nodes[-1].name / "report.md").read_text(encoding="utf-8"))
         print(f"The page with plots: {root / nodes[-1].name / 'report.html'}")
     return status
+
+
+def look_up(node: Node, place: Path, outputs: dict[str, str]) -> tuple[str, bool]:
+    """(the node's key, whether it is done): process 0 looks, and tells the others.
+
+    Args:
+        outputs: see `node_key`; process 0 has them.
+
+    Raises:
+        Preempted: it is not done, and some process was told to stop.
+    """
+    found: tuple[str, bool] | None = None
+    if processes.is_writer():
+        key, marker = node_key(node, outputs), place / "done.json"
+        found = key, marker.exists() and read_json(marker)["key"] == key
+    # Process 0 may have a large model to hash.
+    said = processes.gather("the next stage", {"found": found, "stop": preemption.pending()}, processes.FOREVER_S)
+    key, done = said[0]["found"]
+    if not done and any(one["stop"] for one in said):
+        raise Preempted
+    return key, done
 
 
 def run_node(node: Node, config: Any, place: Path, key: str) -> None:
@@ -78,10 +120,23 @@ def run_node(node: Node, config: Any, place: Path, key: str) -> None:
     Args:
         config: the node's, with its references turned into paths.
     """
-    _set_aside(place, key)
-    write_json(place / "key.json", {"key": key})
-    runtime.run(_stage(node.stage).main, config, place)
-    write_json(place / "done.json", {"key": key, "stage": node.stage, "outputs": _hash_outputs(place)})
+    check_processes([node])
+    if processes.is_writer():
+        _set_aside(place, key)
+        _mark(place, key, config)
+    runtime.run(_stage(node.stage).main, config, place, node.stage)
+    if processes.is_writer():
+        write_json(place / "done.json", {"key": key, "stage": node.stage, "outputs": _hash_outputs(place)})
+
+
+def check_processes(nodes: Iterable[Node]) -> None:
+    """Refuses a stage that is for one process where there are several."""
+    for node in nodes:
+        if processes.count() > 1 and node.stage in runtime.ONE_PROCESS:
+            raise UsageError(
+                f"experiment: node {node.name}: {node.stage} runs in one process; start the same command without "
+                "--distributed, at least until that node is done"
+            )
 
 
 def in_order(nodes: list[Node]) -> list[Node]:
@@ -144,17 +199,15 @@ def _hash_path(path: Path) -> str:
 
 
 def _hash_outputs(directory: Path) -> str:
+    """Of a stage's workdir what later stages read, of any other directory (a model) all that may be read."""
     digest = hashlib.sha256()
+    ours = any((directory / name).exists() for name in (".lock", "key.json", "clock.json"))  # a stage ran there
     for path in sorted(directory.rglob("*")):
         parts = path.relative_to(directory).parts
-        if path.is_file() and path.suffix in INPUT_SUFFIXES and not set(parts) & set(NOT_OUTPUT) and _is_content(path):
+        read = path.suffix in INPUT_SUFFIXES or path.name in INPUT_NAMES
+        if path.is_file() and read and not (ours and parts[0] in NOT_OUTPUT):
             digest.update(f"{'/'.join(parts)} {sha256_file(path)}\n".encode())
     return digest.hexdigest()
-
-
-def _is_content(path: Path) -> bool:
-    # Ledgers, results and identities hold times of day: what they say of the model follows from the other files.
-    return path.name not in ("ledger.jsonl", "key.json", "result.json", "manifest.json", "identity.json")
 
 
 def _set_aside(directory: Path, key: str) -> None:
@@ -164,6 +217,21 @@ def _set_aside(directory: Path, key: str) -> None:
         old = directory.with_name(f"{directory.name}.old-{re.sub('[^0-9]', '', str(time.time()))}")
         directory.rename(old)
         logging.info("%s was made with another config or other inputs: kept as %s", directory.name, old.name)
+
+
+def _mark(directory: Path, key: str, config: Any) -> None:
+    """Writes key.json, and config.json again where the workdir was moved.
+
+    Equal keys are equal configs and inputs: of a config.json under the same key only the paths can be others. One
+    without a key is of a stage that somebody started by hand, and `runtime.claim` compares it.
+    """
+    marker, written = directory / "key.json", directory / "config.json"
+    mine = json.loads(json.dumps(to_dict(config)))
+    if written.exists() and read_json(written) != mine:
+        if not marker.exists():
+            return
+        write_json(written, mine)
+    write_json(marker, {"key": key})
 
 
 def _stage(name: str) -> Any:

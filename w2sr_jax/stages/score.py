@@ -14,6 +14,7 @@ from absl import logging
 from w2sr_jax.core import cost, runtime
 from w2sr_jax.core.config import validate
 from w2sr_jax.core.files import write_jsonl
+from w2sr_jax.core.mesh import mesh_or_none
 from w2sr_jax.core.trace_config import ScoreConfig
 from w2sr_jax.data.examples import read_traces
 from w2sr_jax.model import hf
@@ -34,7 +35,7 @@ def main(config: ScoreConfig, workdir: str) -> dict[str, Any]:
     with cost.StageClock(workdir, "score") as clock:
         traces = read_traces(config.data.traces)
         scores, tokens = surprise.score(
-            directory, traces, config.data, config.dtype, config.loss_chunk, config.mesh, clock.tick
+            directory, traces, config.data, config.dtype, config.loss_chunk, mesh_or_none(config.mesh), clock.tick
         )
         write_jsonl(root / "scores.jsonl", scores)
         flops = cost.train_flops(tokens=tokens, context=tokens / len(scores), **flops_shape(hf.load_config(directory)))

@@ -18,7 +18,7 @@ from w2sr_jax.core import cost, preemption, runtime
 from w2sr_jax.core.config import validate
 from w2sr_jax.core.errors import Preempted, UsageError
 from w2sr_jax.core.mesh import local_rows, mesh_or_none
-from w2sr_jax.core.metrics import MetricWriter, Progress, read_metrics
+from w2sr_jax.core.metrics import MetricWriter, Progress
 from w2sr_jax.core.profile import Profile
 from w2sr_jax.core.stage_config import SFTConfig
 from w2sr_jax.core.step_meter import StepMeter, Work
@@ -63,7 +63,7 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
         optimizer = make_optimizer(config.optimizer)
         state = init_state(params, optimizer, mesh)
         train_step = make_sft_step(graphdef, config.optimizer, train, mesh)
-        start, tokens, flops, metrics = 0, 0, 0.0, {}
+        start, tokens, flops, metrics = 0, 0, 0.0, dict[str, float]()
         shape = flops_shape(hf.load_config(directory))
 
         with Checkpointer(root / "checkpoints", config.checkpoint) as checkpointer:
@@ -72,6 +72,7 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
                 pipeline.set_state(extra["pipeline"])
                 tokens = extra["tokens"]
                 flops = extra.get("flops", cost.train_flops(tokens=tokens, **shape))  # older ones do not say
+                metrics["loss"] = extra.get("loss", math.nan)  # should only the export be missing
                 logging.info("resuming at step %d of %d", start, total)
 
             # ---- steps: metrics are fetched one step late, so that the device never waits for the host
@@ -83,8 +84,6 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
             ):
                 pending: tuple[int, dict[str, Any], Work] | None = None
                 meter = StepMeter(clock, mesh, config.peak_tflops, writer.earlier)
-                if start == total and (written := read_metrics(root)):  # only the export is missing
-                    metrics = written[-1]
 
                 def write_pending() -> None:
                     nonlocal metrics, pending
@@ -100,7 +99,8 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
 
                 def save(step: int) -> None:
                     write_pending()
-                    extra = {"pipeline": pipeline.get_state(), "tokens": tokens, "flops": flops}
+                    said = {"tokens": tokens, "flops": flops, "loss": metrics["loss"]}
+                    extra = {"pipeline": pipeline.get_state(), **said}
                     with meter.part("checkpoint_seconds"):
                         checkpointer.save(step, state, extra, score=-metrics["loss"])
 

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from w2sr_jax.core.config import DataConfig, MeshConfig
+from jax.sharding import Mesh
+
+from w2sr_jax.core.config import DataConfig
 from w2sr_jax.core.errors import W2SRError
-from w2sr_jax.core.mesh import batch_ways, mesh_or_none
+from w2sr_jax.core.mesh import batch_ways
 from w2sr_jax.core.records import Trace, TraceScore
 from w2sr_jax.core.stage_config import TrainConfig
 from w2sr_jax.data import chat
@@ -26,7 +28,7 @@ def score(
     data: DataConfig,
     dtype: str,
     loss_chunk: int,
-    mesh_config: MeshConfig,
+    mesh: Mesh | None,
     tick: Callable[[], None] = lambda: None,
 ) -> tuple[list[TraceScore], int]:
     """The score of every trace that fits into data.max_length and has something to predict, in their order.
@@ -34,6 +36,7 @@ def score(
     Args:
         directory: of the model.
         data: problems, template, max_length, and batch_size in traces.
+        mesh: None is the first device. All processes that have a part of it call this, and get all scores.
         tick: called after each batch.
 
     Returns:
@@ -42,7 +45,6 @@ def score(
     Raises:
         W2SRError: a trace's problem is not known, or no trace fits.
     """
-    mesh = mesh_or_none(mesh_config)
     examples = encode(data, traces, directory)
     fitting = [i for i, e in enumerate(examples) if e.prompt_length < len(e.tokens) <= data.max_length]
     if not fitting:
