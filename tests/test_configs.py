@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+from w2sr_jax.core.paper import TEACHERS
 
 from w2sr_jax.core.config import validate
 from w2sr_jax.core.errors import UsageError
-from w2sr_jax.core.paper import TEACHERS
 from w2sr_jax.core.runtime import load_config_file
 from w2sr_jax.core.stage_config import ReportConfig
 from w2sr_jax.core.tool_config import CompareConfig, PlanConfig, PriceTable
