@@ -1,6 +1,6 @@
 """What the experiments of configs/paper/ cost, from configs/paper/costs.json: `python -m benchmarks.paper_costs`.
 
-Prints the tables of configs/paper/README.md. Each function's line `Chips: ...` must be what `line_of` gives.
+Prints the tables of configs/paper/README.md. Each function's line `Chips: ...` is that of `budget_of`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from w2sr_jax.core.topology import parse_topology
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.flops import FlopsShape, flops_shape
 from w2sr_jax.paper.experiment import PaperExperiment
+from w2sr_jax.paper.models import STUDENTS
+from w2sr_jax.paper.pick import pair
 from w2sr_jax.planning.budget import Budget, Step, budget
 from w2sr_jax.reporting.tables import markdown_table
 
@@ -73,5 +75,18 @@ def table() -> str:
     return markdown_table(rows)
 
 
+def steps_table() -> str:
+    """The planned step of each student, and what one SFT and the ceiling take by it."""
+    published = read_json(CONFIGS / "paper" / "costs.json")["published_grpo"]["hours"]
+    rows = [["student", "chips", "step, s", "one SFT, h", "ceiling, h, at most", "ceiling as published", "plan"]]
+    for key, student in STUDENTS.items():
+        step, found = step_of(student.student), budget_of(pair(key, "1.5b"))
+        one = found.sft_hours / sum(node.stage == "sft" for node in pair(key, "1.5b").nodes())
+        chips = f"{step.slice} ({parse_topology(step.slice).devices})"
+        cells = [chips, f"{step.seconds}", f"{one:.2f}", f"{found.grpo_hours:.0f}", published.get(key, "-")]
+        rows.append([key, *cells, f"`{step.command}`; {step.made}"])
+    return markdown_table(rows)
+
+
 if __name__ == "__main__":
-    print(table())
+    print(table(), steps_table(), sep="\n\n")

@@ -14,7 +14,8 @@ HUMAN = "human"
 def load_solutions(source: str) -> list[Trace]:
     r"""One trace a problem of a source whose rows have a `solution`, or a worked `answer` that ends in `#### RESULT`.
 
-    The source is a file, `bench:NAME` or `hf:DATASET_ID[:SPLIT]`. Of OlympiadBench's lists the parts are joined. A solution without a `\boxed{}` is closed with the published answer in one. GSM8K's annotations (`<<48/2=24>>`) are
+    The source is a file, `bench:NAME` or `hf:DATASET_ID[:SPLIT]`. Of a list of parts (OlympiadBench) all are joined. A
+    solution without a `\boxed{}` is closed with the published answer in one. GSM8K's annotations (`<<48/2=24>>`) are
     left out.
 
     Raises:
