@@ -9,7 +9,7 @@ from tests.test_configs import ALL, QUESTIONS, ROOT, SIX, VARIANTS, load
 from w2sr_jax.core.config import validate
 from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.references import split_reference
-from w2sr_jax.paper.models import SIZES, STUDENTS, TEACHERS
+from w2sr_jax.paper.models import QWEN_TEACHERS, SIZES, STUDENTS, TEACHERS
 from w2sr_jax.stages.report import parameters
 
 PAPER = [(file, variant) for file, variant in ALL if file.startswith("paper/")]
@@ -133,7 +133,7 @@ def test_the_published_rows_of_a_student_are_those_of_the_table(student):
     assert tuple(table["problems"]) == SIX
 
 
-@pytest.mark.parametrize("rival", TEACHERS)
+@pytest.mark.parametrize("rival", QWEN_TEACHERS)
 def test_a_pair_takes_a_non_reasoner_of_another_size_and_changes_nothing_else(rival):
     config, plain = load("paper/families.py", f"7b-from-1.5b-vs-{rival}"), load("paper/families.py", "7b-from-1.5b")
     assert (config.reasoner, config.non_reasoner) == (plain.reasoner, TEACHERS[rival].non_reasoner)
@@ -144,6 +144,8 @@ def test_a_pair_takes_a_non_reasoner_of_another_size_and_changes_nothing_else(ri
     small = "a small Reasoner (1.5B) teaches better than a large Non-Reasoner (32B)"
     assert (sentence == small) == (rival == "32b")
     assert ("of its size" in sentence) == (rival == "1.5b")
+    assert config.trace_tokens == (3072 if rival == "math-7b" else 4096)  # what its context leaves
+    config.trace_tokens = plain.trace_tokens
     config.non_reasoner, config.structure_claim = plain.non_reasoner, plain.structure_claim
     assert config == plain
 
@@ -181,6 +183,9 @@ def test_a_llama_teacher_is_asked_with_its_own_prompt_and_a_llama_student_too():
     assert the_report(config).baselines == ("teacher",)
     assert load("paper/families.py", "8b-from-1.5b") == load("paper/llama31.py", "8b-from-1.5b")
     assert the_report(load("paper/families.py", "8b-from-llama-8b")).baselines == ()
+    for pair in ("7b-from-1.5b-vs-llama-8b", "7b-from-llama-8b-vs-7b"):  # no one prompt for both
+        with pytest.raises(UsageError, match="no variant"):
+            load("paper/families.py", pair)
 
 
 def test_errors_are_put_into_the_correct_traces_at_each_rate_by_their_own_seed():

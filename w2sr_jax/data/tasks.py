@@ -178,7 +178,10 @@ def _after_hashes(row: Row) -> str:
 
 
 def _boxed_in_solution(row: Row) -> str:
-    answer = last_boxed(_plain(row, "solution"))
+    text = _plain(row, "solution").replace(r"\fbox{", r"\boxed{")
+    answer = last_boxed(text)
+    if answer is None and (bare := re.findall(r"\\boxed\s+([^$]+)\$", text)):  # as MATH's grader takes it
+        answer = bare[-1].strip()
     if answer is None:
         raise ValueError(r"solution: has no \boxed{ANSWER}")
     return re.sub(r"(?<!\\)\$\s*\$", " ", answer)  # a formula that closes and opens again inside its box

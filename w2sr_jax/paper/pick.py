@@ -32,22 +32,24 @@ def from_reasoner(kind: type[OneTeacher], student: str, teacher: str, **values: 
     """The same with a Reasoner (a key of TEACHERS) and what its prompt asks for."""
     chosen = TEACHERS[teacher]
     apart = chosen.template != STUDENTS[student].template
-    return for_student(
-        kind,
-        student,
-        reasoner=chosen.reasoner,
-        teacher_template=chosen.template,
-        teacher_protocol=chosen.protocol if apart else "",
-        trace_tokens=chosen.trace_tokens,
-        **values,
-    )
+    taught = {
+        "reasoner": chosen.reasoner,
+        "teacher_template": chosen.template,
+        "teacher_protocol": chosen.protocol if apart else "",
+        "trace_tokens": chosen.trace_tokens,
+    }
+    return for_student(kind, student, **(taught | values))
 
 
 def pair(student: str, teacher: str, rival: str = "", **values: Any) -> PaperExperiment:
-    """The paper's experiment; `rival` (a key of TEACHERS) takes a Non-Reasoner of another size."""
-    claim = structure_claim(teacher, rival) if rival and rival != teacher else SAME_SIZE
-    values = {"non_reasoner": TEACHERS[rival or teacher].non_reasoner, "structure_claim": claim} | values
-    return from_reasoner(PairExperiment, student, teacher, **values)
+    """The paper's experiment; `rival` (a key of TEACHERS with the same prompt) takes another Non-Reasoner."""
+    one, other = TEACHERS[teacher], TEACHERS[rival or teacher]
+    second = {
+        "non_reasoner": other.non_reasoner,
+        "structure_claim": structure_claim(teacher, rival) if other != one else SAME_SIZE,
+        "trace_tokens": min(one.trace_tokens, other.trace_tokens),
+    }
+    return from_reasoner(PairExperiment, student, teacher, **(second | values))
 
 
 def pairs(makers: Collection[str], teachers: Collection[str] = tuple(QWEN_TEACHERS)) -> tuple[str, ...]:
@@ -67,7 +69,9 @@ def pick_pair(
         return next(iter(makers.values()))()
     student, _, rest = variant.lower().partition(FROM)
     teacher, versus, rival = rest.partition(VERSUS)
-    if student not in makers or teacher not in teachers or (versus and rival not in teachers):
+    # Both teachers are asked with one prompt.
+    rivals = {key for key in teachers if teacher in teachers and TEACHERS[key].template == TEACHERS[teacher].template}
+    if student not in makers or teacher not in teachers or (versus and rival not in rivals):
         names = ", ".join(pairs(makers, teachers))
         raise ValueError(f"no variant {variant!r}, only STUDENT-from-TEACHER[-vs-TEACHER]: {names}")
     return makers[student](teacher, rival)

@@ -36,7 +36,8 @@ class SupervisionExperiment(OneTeacher):
     kinds: tuple[str, ...] = opt(SUPERVISION, "answer_only, reasoning_only, human, self")
     size: int = opt(4000, "traces of each student [ours], at most; 0 is all, which are not equally many", minimum=0)
     solutions: str = opt(
-        "hf:DigitalLearningGmbH/MATH-lighteval:train", "human: problems with worked solutions, see data/solutions.py"
+        "hf:DigitalLearningGmbH/MATH-lighteval:data/train",
+        "human: problems with worked solutions, see data/solutions.py",
     )
 
     def check(self) -> None:
