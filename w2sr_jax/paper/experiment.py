@@ -55,7 +55,8 @@ class PaperExperiment(Recipe):
             "grpo": ceiling,
         }
         before = [*asked.made, *students, *grpo]
-        evaluations, results = [], dict[str, tuple[str, ...]]()
+        evaluations: list[Node] = []
+        results: dict[str, tuple[str, ...]] = {}
         for arm, (name, model) in models.items():
             protocol = (self.teacher_protocol if arm in asked.teachers else "") or self.protocol
             configs = [self.evaluate(model, source, protocol) for source in self.benchmarks]

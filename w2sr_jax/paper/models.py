@@ -20,12 +20,12 @@ class Teacher:
     trace_tokens: int = 4096  # longest trace [ours]: what SFT can use
 
 
-def _qwen(size: str, **values: int) -> Teacher:
+def _qwen(size: str, trace_tokens: int = 4096) -> Teacher:
     # [V]: the Reasoners are SimpleRL-Zoo's checkpoints, the Non-Reasoners the models that those were trained from.
     return Teacher(
         reasoner=f"hkust-nlp/Qwen-2.5-{size}-SimpleRL-Zoo",
         non_reasoner=f"Qwen/Qwen2.5-{size}",
-        **values,
+        trace_tokens=trace_tokens,
     )
 
 
