@@ -78,15 +78,20 @@ def table() -> str:
 def steps_table() -> str:
     """The planned step of each student, and what one SFT and the ceiling take by it."""
     published = read_json(CONFIGS / "paper" / "costs.json")["published_grpo"]["hours"]
-    rows = [["student", "chips", "step, s", "one SFT, h", "ceiling, h, at most", "ceiling as published", "plan"]]
+    rows = [["student", "chips", "step, s", "one SFT, h", "ceiling, h, at most", "ceiling as published", "planned"]]
     for key, student in STUDENTS.items():
         step, found = step_of(student.student), budget_of(pair(key, "1.5b"))
         one = found.sft_hours / sum(node.stage == "sft" for node in pair(key, "1.5b").nodes())
         chips = f"{step.slice} ({parse_topology(step.slice).devices})"
         cells = [chips, f"{step.seconds}", f"{one:.2f}", f"{found.grpo_hours:.0f}", published.get(key, "-")]
-        rows.append([key, *cells, f"`{step.command}`; {step.made}"])
+        rows.append([key, *cells, step.made])
     return markdown_table(rows)
 
 
+def plans() -> str:
+    """The commands of these steps."""
+    return "\n".join(f"{step.command} --workdir=runs/plan/{key}" for key, step in steps().items())
+
+
 if __name__ == "__main__":
-    print(table(), steps_table(), sep="\n\n")
+    print(table(), steps_table(), plans(), sep="\n\n")

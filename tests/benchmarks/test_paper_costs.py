@@ -29,6 +29,7 @@ def test_the_readme_has_the_tables():
     text = (CONFIGS / "paper" / "README.md").read_text()
     assert table() in text
     assert paper_costs.steps_table() in text
+    assert paper_costs.plans() in text
 
 
 @pytest.mark.parametrize("key", STUDENTS)
