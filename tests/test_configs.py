@@ -2,29 +2,33 @@
 
 import dataclasses
 import json
-import re
 from pathlib import Path
 
 import pytest
 
 from w2sr_jax.core.command_line import load_config_file
 from w2sr_jax.core.config import validate
-from w2sr_jax.core.errors import UsageError
-from w2sr_jax.core.paper import TEACHERS
 from w2sr_jax.core.stage_config import ReportConfig
 from w2sr_jax.core.tool_config import CompareConfig, PlanConfig, PriceTable
 from w2sr_jax.core.topology import CHIPS, parse_topology
 from w2sr_jax.model.config import ModelConfig
+from w2sr_jax.paper.models import STUDENTS, TEACHERS
+from w2sr_jax.paper.pick import pairs
 from w2sr_jax.stages import report, run
 
 ROOT = Path(__file__).parent.parent / "configs"
 SIX = ("gsm8k", "math500", "minerva_math", "olympiadbench", "aime24", "amc23")
 
 
-def pairs(*students: str) -> list[str]:
-    return [f"{student}-from-{teacher.lower()}" for student in students for teacher in TEACHERS]
-
-
+# file of configs/paper/ -> its experiments, and how a variant goes on after the student
+QUESTIONS = {
+    "scale": (("every_size",), ""),
+    "errors": (("slip", "answer", "drop", "shuffle", "rule", "every_kind"), "-from-1.5b"),
+    "supervision": (("answer_only", "reasoning_only", "human", "self_distillation", "every_kind"), "-from-llama-8b"),
+    "ensembles": (("mix", "majority", "agreement", "hygiene", "every_way"), ""),
+    "filtering": (("majority", "surprisal", "length", "structure", "difficulty", "every_score"), "-from-math-7b"),
+    "domains": (("letter_counting", "syllogism", "spell_backward", "knights_knaves", "multiple_choice"), "-from-0.5b"),
+}
 # file -> its variants; "" is none
 VARIANTS = {
     "compare.py": ["", "cpu", "cpu-packed", "cpu-30m", "micro", "gpu-0.5b", "gpu-1.5b", "tiny"],
@@ -34,9 +38,14 @@ VARIANTS = {
         for name in ("all", "domains", "ensembles", "errors", "family", "filtering", "supervision")
     },
     "experiments/real.py": [""],
-    "paper/qwen25.py": ["", *pairs("7b", "14b", "32b")],
-    "paper/qwen25_math.py": ["", *pairs("math-7b")],
-    "paper/llama31.py": ["", *pairs("8b")],
+    "paper/qwen25.py": ["", *pairs(("7b", "14b", "32b"))],
+    "paper/qwen25_math.py": ["", *pairs(("math-7b",))],
+    "paper/llama31.py": ["", *pairs(("8b",))],
+    "paper/families.py": ["", *pairs(("7b", "8b"), TEACHERS)],
+    **{
+        f"paper/{name}.py": ["", *names, *(f"{names[-1]}/{student}{rest}" for student in STUDENTS)]
+        for name, (names, rest) in QUESTIONS.items()
+    },
     "plan_published.py": ["", "mistral-7b", "llama3.1-8b", "llama3.1-8b-16", "llama3.1-70b", "llama2-70b"],
     "plan.py": ["", "qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-7b", "qwen2.5-14b", "qwen2.5-32b"],
     "prices.py": [""],
@@ -47,7 +56,6 @@ VARIANTS = {
     ],
 }
 ALL = [(file, variant) for file, variants in VARIANTS.items() for variant in variants]
-PAPER = [(file, variant) for file, variant in ALL if file.startswith("paper/")]
 
 
 def load(file: str, variant: str = ""):
@@ -58,10 +66,6 @@ def load(file: str, variant: str = ""):
     if variant == "traces":
         config.traces = ("given",)
     return config
-
-
-def stages(config, stage):
-    return {node.name: node.config for node in config.nodes() if node.stage == stage}
 
 
 def test_every_config_file_is_known_here():
@@ -79,94 +83,6 @@ def test_a_config_builds_and_each_of_its_stages_is_valid(file, variant):
         validate(node.config, node.name)
         run._stage(node.stage)
     assert nodes[-1].stage == "report"
-
-
-def test_the_variants_are_those_that_the_files_offer():
-    for file, variants in VARIANTS.items():
-        if file.startswith("paper/"):
-            with pytest.raises(UsageError) as error:
-                load(file, "nothing")
-            assert re.search(r"only STUDENT-from-TEACHER: (.*) \(W2SR_DEBUG", str(error.value))[1] == ", ".join(
-                variants[1:]
-            )
-
-
-@pytest.mark.parametrize(("file", "variant"), PAPER)
-def test_a_paper_config_names_its_models_by_hub_id_and_follows_the_recipe(file, variant):
-    config = load(file, variant)
-    assert re.fullmatch(r"hkust-nlp/Qwen-2.5-[\w.-]+-SimpleRL-Zoo", config.reasoner)
-    assert config.reasoner == config.non_reasoner.replace("Qwen/Qwen2.5", "hkust-nlp/Qwen-2.5") + "-SimpleRL-Zoo"
-    assert config.problems == "hf:hkust-nlp/SimpleRL-Zoo-Data:simplelr_qwen_level3to5/train"
-    assert config.benchmarks == tuple(f"bench:{name}" for name in SIX)
-    students = stages(config, "sft")
-    assert list(students) == ["w2sr", "w2sr_p", "w2sr_n", "non_reasoner_taught"]
-    for student in students.values():
-        assert (student.data.max_length, student.data.batch_size, student.data.packing) == (4096, 128, False)
-        assert (student.optimizer.schedule, student.optimizer.warmup_ratio) == ("cosine", 0.1)
-        assert student.train.dtype == "bfloat16"
-        assert (student.optimizer.learning_rate, student.epochs) == ((2e-5, 10) if "math" in file else (1e-5, 5))
-    assert [s.data.traces for s in students.values()] == [
-        "@filter/all.jsonl",
-        "@filter/correct.jsonl",
-        "@filter/incorrect.jsonl",
-        "@non_reasoner_filter/all.jsonl",
-    ]
-
-
-@pytest.mark.parametrize(("file", "variant"), PAPER)
-def test_the_ceiling_of_a_paper_config_is_simplerl_s_recipe(file, variant):
-    (grpo,) = stages(load(file, variant), "grpo").values()
-    assert (grpo.prompts_per_step, grpo.minibatch_prompts, grpo.epochs_per_step) == (1024, 256, 1)
-    assert (grpo.sampling.n, grpo.sampling.temperature) == (8, 1.0)
-    assert grpo.sampling.max_tokens == (3072 if "math" in file else 8192)
-    assert (grpo.loss.kl, grpo.loss.entropy) == (1e-3 if "32b-from" in variant else 1e-4, 1e-3)
-    assert (grpo.loss.clip_low, grpo.loss.clip_high, grpo.loss.aggregate) == (0.2, 0.2, "token_mean")
-    optimizer = grpo.optimizer
-    assert (optimizer.learning_rate, optimizer.schedule, optimizer.weight_decay) == (5e-7, "constant", 1e-2)
-    assert (optimizer.b1, optimizer.b2, optimizer.clip_norm) == (0.9, 0.999, 1.0)
-
-
-@pytest.mark.parametrize(("file", "variant"), PAPER)
-def test_all_compared_arms_of_a_paper_config_are_evaluated_alike(file, variant):
-    config = load(file, variant)
-    evaluations = stages(config, "evaluate")
-    (report,) = stages(config, "report").values()
-    assert list(report.arms) == ["base", "teacher", "w2sr", "w2sr_p", "w2sr_n", "non_reasoner_taught", "grpo"]
-    assert len(evaluations) == 7 * 6
-    compared = {e.protocol for name, e in evaluations.items() if name.split("/")[1] not in report.baselines}
-    assert len(compared) == 1
-    assert ("teacher" in report.baselines) == ("llama" in file)
-
-
-@pytest.mark.parametrize(("file", "variant"), PAPER)
-def test_a_published_ceiling_replaces_training_one(file, variant):
-    config = load(file, variant)
-    config.ceiling = "published"
-    assert not stages(config, "grpo")
-    assert stages(config, "evaluate")["eval/grpo/0"].model == config.published_ceiling
-    assert config.published_ceiling.endswith("-SimpleRL-Zoo")
-    config.published_ceiling = ""
-    with pytest.raises(UsageError, match="ceiling=published needs the id"):
-        validate(config)
-
-
-def test_every_paper_experiment_says_what_to_compare_with_and_that_costs_come_from_plan():
-    for file in {file for file, _ in PAPER}:
-        text = (ROOT / file).read_text()
-        assert "w2sr plan" in text
-        assert text.count("Compare:") == text.count("def student_")
-        assert "SimpleRL-Zoo: base" in load(file).published
-    assert "43.77" in load("paper/qwen25_math.py").published
-
-
-@pytest.mark.parametrize(("file", "variant"), PAPER)
-def test_the_published_rows_of_a_paper_config_are_those_of_the_table(file, variant):
-    table = json.loads((ROOT / "paper" / "simplerl_zoo.json").read_text())
-    student = variant.split("-from-")[0] or {"paper/qwen25.py": "7b", "paper/qwen25_math.py": "math-7b"}.get(file, "8b")
-    row = table["rows"]["llama-8b" if student == "8b" else student]
-    base, after = (" ".join(map(str, row[arm])) for arm in ("base", "rl"))
-    assert load(file, variant).published.endswith(f"SimpleRL-Zoo: base {base}, RL {after}")
-    assert tuple(table["problems"]) == SIX
 
 
 @pytest.mark.parametrize("variant", [v for v in VARIANTS["report.py"] if v.startswith("simplerl")])

@@ -1,6 +1,6 @@
 """The import rule of the tree.
 
-core <- {model, data, grading, health} <- {learn, engine, reporting} <- {micro, planning, traces, twin} <- stages
+core <- {model, data, grading, health, paper} <- {learn, engine, reporting} <- {micro, planning, traces, twin} <- stages
 """
 
 import ast
@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "data": {"core"},
     "grading": {"core"},
     "health": {"core"},
+    "paper": {"core"},
     "learn": {"core", "model"},
     "engine": {"core", "model", "data", "grading"},
     "reporting": {"core", "grading"},

@@ -38,12 +38,13 @@ def dataset(monkeypatch, tmp_path):
     [
         (
             "main/train",
-            ["main/train-00000-of-00002.parquet", "main/train-00001-of-00002.parquet"],
+            {"": ["main/train-00000-of-00002.parquet", "main/train-00001-of-00002.parquet"]},
         ),
-        ("level3to5", ["level3to5/train.parquet"]),
-        ("level3to5/train", ["level3to5/train.parquet"]),
-        ("test", ["extra/test/part.json", "main/test-00000-of-00001.parquet"]),
-        ("valid", []),
+        ("level3to5", {"": ["level3to5/train.parquet"]}),
+        ("level3to5/train", {"": ["level3to5/train.parquet"]}),
+        ("train", {"": ["train.jsonl"]}),
+        ("test", {"extra": ["extra/test/part.json"], "main": ["main/test-00000-of-00001.parquet"]}),
+        ("valid", {}),
     ],
 )
 def test_a_split_is_a_folder_or_the_beginning_of_a_file_name(split, expected):
@@ -64,10 +65,20 @@ def test_a_missing_split_is_a_usage_error(dataset):
         load_problems("hf:owner/data:dev")
 
 
+def test_a_split_of_several_configurations_is_refused_with_their_names(dataset):
+    row = json.dumps({"question": "q", "answer": "#### 1"})
+    for folder in ("main", "socratic"):
+        (dataset / folder).mkdir()
+        (dataset / folder / "test-00000-of-00001.jsonl").write_text(row)
+    with pytest.raises(UsageError, match="name one of hf:owner/data:main/test, hf:owner/data:socratic/test"):
+        load_problems("hf:owner/data:test")
+    assert len(load_problems("hf:owner/data:socratic/test")) == 1
+
+
 def test_parquet_without_pyarrow_says_what_to_install(dataset, monkeypatch):
     (dataset / "train.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(W2SRError, match=r"train.parquet: reading Parquet needs pyarrow: `pip install pyarrow`"):
+    with pytest.raises(W2SRError, match=r"train.parquet: reading Parquet needs pyarrow: run `make setup EXTRAS=hub`"):
         load_problems("hf:owner/data")
 
 

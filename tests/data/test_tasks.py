@@ -110,6 +110,13 @@ def test_the_context_of_a_question_stands_before_it(save):
     assert load_problems(save(OLYMPIAD | {"context": "Let x=1."}))[0].problem == "Let x=1.\nSolve."
 
 
+@pytest.mark.parametrize(
+    ("solution", "answer"), [(r"So $\boxed 3$.", "3"), (r"$\fbox{4}$", "4"), (r"$\boxed 3$, no: $\boxed{5}$", "5")]
+)
+def test_a_worked_solution_may_box_its_answer_in_the_ways_of_math(save, solution, answer):
+    assert load_problems(save(MATH_TRAIN | {"solution": solution}))[0].answer == answer
+
+
 @pytest.mark.parametrize(("published", "answer"), [(27.0, "27"), (2.5, "2.5"), (3, "3"), (" 4 ", "4")])
 def test_a_number_is_written_as_people_write_it(published, answer, save):
     assert load_problems(save(AMC | {"answer": published}))[0].answer == answer

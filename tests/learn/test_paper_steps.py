@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
+from benchmarks.paper_costs import FILES, experiments
 from w2sr_jax.core.command_line import load_config_file
 from w2sr_jax.core.mesh import make_mesh
 from w2sr_jax.data.pack import Batch
@@ -112,3 +113,19 @@ def test_the_ceiling_s_update_of_every_student_traces(student):
     assert_one_update(state, jax.eval_shape(step, state, batch, 5e-7))
     old = jax.eval_shape(make_logprob_fn(graphdef, config.train, mesh), state.params, batch)
     assert old.shape == (rows, length)
+
+
+# what makes the step of an experiment another program
+def step_of(node):
+    return (node.model, node.optimizer, node.train, node.data.batch_size, node.data.max_length)
+
+
+def test_every_experiment_s_students_take_one_of_these_steps():
+    traced = set()
+    for name, (file, *_) in STUDENTS.items():
+        nodes = {node.name: node.config for node in load_config_file(f"{ROOT / file}:{name}-from-1.5b").nodes()}
+        traced.add(repr(step_of(nodes["w2sr"])))
+    for file in FILES:
+        for make in experiments(file).values():
+            found = {repr(step_of(node.config)) for node in make().nodes() if node.stage == "sft"}
+            assert found <= traced, file

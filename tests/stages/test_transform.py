@@ -1,5 +1,6 @@
 """The transform stage: files in, files out, for each thing that it does, and its one-line errors."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,11 +8,13 @@ import pytest
 from w2sr_jax.core.config import DataConfig
 from w2sr_jax.core.cost import read_ledger
 from w2sr_jax.core.errors import UsageError, W2SRError
-from w2sr_jax.core.files import read_json, read_jsonl, write_jsonl
+from w2sr_jax.core.files import read_json, read_jsonl, sha256_file, write_jsonl
 from w2sr_jax.core.records import EditedTrace, Problem, Trace
 from w2sr_jax.core.trace_config import FilterConfig, InjectConfig, SelectConfig, TransformConfig
+from w2sr_jax.data.benchmarks import BENCHMARKS
 from w2sr_jax.data.chat import load_tokenizer
 from w2sr_jax.data.examples import load_examples
+from w2sr_jax.data.solutions import load_solutions
 from w2sr_jax.stages import filter as filter_stage
 from w2sr_jax.stages import transform
 from w2sr_jax.traces.edits import restored
@@ -91,6 +94,23 @@ def test_written_solutions_become_traces(tmp_path):
     (tmp_path / "math.jsonl").write_text(json.dumps(row) + "\n")
     transform.main(made.__class__(**{**_fields(made), "problems": str(tmp_path / "math.jsonl")}), str(tmp_path / "m"))
     assert read_jsonl(tmp_path / "m/traces.jsonl", Trace)[0].response == r"It is \boxed{3}."
+
+
+def test_solutions_come_from_every_source_of_problems(tmp_path, monkeypatch):
+    row = {"question": "How many?", "answer": "Two.\n#### 2", "extra": 1}
+    monkeypatch.setattr("w2sr_jax.data.hub.fetch_rows", lambda source: iter([(1, row)]))
+    (hub,) = load_solutions("hf:owner/data:test")
+    assert (hub.problem_id, hub.response) == ("owner/data:test/0", "Two.\n\\boxed{2}")
+
+    proof = {"id": 7, "question": "Which?", "final_answer": ["3"], "solution": ["First part.", "Second part."]}
+    (tmp_path / "olympiadbench.jsonl").write_text(json.dumps(proof) + "\n")
+    pinned = dataclasses.replace(BENCHMARKS["olympiadbench"], sha256=sha256_file(tmp_path / "olympiadbench.jsonl"))
+    monkeypatch.setitem(BENCHMARKS, "olympiadbench", pinned)
+    monkeypatch.setenv("W2SR_BENCHMARKS", str(tmp_path))
+    (bench,) = load_solutions("bench:olympiadbench")
+    assert (bench.problem_id, bench.response) == ("olympiadbench/7", "First part.\n\nSecond part.\n\\boxed{3}")
+    with pytest.raises(UsageError, match="gym:letter_counting: is generated"):
+        load_solutions("gym:letter_counting")
 
 
 def _fields(made: TransformConfig) -> dict:

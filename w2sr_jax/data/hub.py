@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from w2sr_jax.core.errors import UsageError, W2SRError
@@ -22,27 +23,25 @@ def fetch_rows(source: str) -> Iterator[tuple[int, Any]]:
             before "-00000-of-..."; "folder/train" works where a dataset has several configurations.
 
     Raises:
-        UsageError: the source is misspelt, or no file belongs to the split.
+        UsageError: the source is misspelt, or no file belongs to the split, or files of several configurations do.
         W2SRError: the hub cannot be reached, or a file cannot be read with what is installed.
     """
     dataset, _, split = source.removeprefix("hf:").partition(":")
     if dataset.count("/") != 1:
         raise UsageError(f"{source}: expected hf:OWNER/NAME[:SPLIT]")
-    # Its offline switch and its request errors have several base classes, so any failure of these calls is
-    # reported as what it is to the user: the hub did not answer with the file.
-    try:
+    split = split or "train"
+    with _answering(source):
         from huggingface_hub import HfApi, hf_hub_download
 
-        names = split_files(HfApi().list_repo_files(dataset, repo_type="dataset"), split or "train")
-        paths = [Path(hf_hub_download(dataset, name, repo_type="dataset")) for name in names]
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [""])[0][:160]
-        raise W2SRError(
-            f"{source}: cannot be fetched from the hub ({type(error).__name__}: {reason}); "
-            "offline, download the file elsewhere and give its path"
-        ) from None
-    if not paths:
-        raise UsageError(f"{source}: no JSON, JSONL or Parquet file of split {split or 'train'!r} in this dataset")
+        names = HfApi().list_repo_files(dataset, repo_type="dataset")
+    folders = split_files(names, split)
+    if not folders:
+        raise UsageError(f"{source}: no JSON, JSONL or Parquet file of split {split!r} in this dataset")
+    if len(folders) > 1:
+        choices = ", ".join(f"hf:{dataset}:{folder}/{split}" for folder in folders)
+        raise UsageError(f"{source}: several folders have this split; name one of {choices}")
+    with _answering(source):
+        paths = [Path(hf_hub_download(dataset, name, repo_type="dataset")) for name in next(iter(folders.values()))]
     number = 0
     for path in paths:
         for row in read_file(path):
@@ -50,15 +49,32 @@ def fetch_rows(source: str) -> Iterator[tuple[int, Any]]:
             yield number, row
 
 
-def split_files(names: list[str], split: str) -> list[str]:
-    """The data files of a split, sorted: `split.jsonl`, `data/split-00000-of-00002.parquet`, `split/x.parquet`."""
+@contextlib.contextmanager
+def _answering(source: str) -> Iterator[None]:
+    """The hub's offline switch and its request errors have several base classes, so any failure of a call is reported
+    as what it is to the user: the hub did not answer with the file."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0][:160]
+        raise W2SRError(
+            f"{source}: cannot be fetched from the hub ({type(error).__name__}: {reason}); "
+            "offline, download the file elsewhere and give its path"
+        ) from None
 
-    def belongs(name: str) -> bool:
-        stem = name[: name.rfind(".")]
-        whole = stem.split("-0")[0]
-        return whole == split or whole.endswith(f"/{split}") or f"/{split}/" in f"/{name}"
 
-    return sorted(name for name in names if name.endswith(SUFFIXES) and belongs(name))
+def split_files(names: list[str], split: str) -> dict[str, list[str]]:
+    """{folder: its data files of a split, sorted}; a split that is named in full is one folder, "".
+
+    `split.jsonl` and `split/x.parquet` are of folder "", `data/split-00000-of-00002.parquet` is of "data".
+    """
+    found: dict[str, list[str]] = {}
+    for name in sorted(name for name in names if name.endswith(SUFFIXES)):
+        path = PurePosixPath(name)
+        whole = f"/{path.with_name(path.stem.split('-0')[0])}/"
+        if (place := whole.find(f"/{split}/")) >= 0:
+            found.setdefault(whole[1:place], []).append(name)
+    return {"": found[""]} if "" in found else found
 
 
 def read_file(path: Path) -> list[Any]:
@@ -68,7 +84,7 @@ def read_file(path: Path) -> list[Any]:
             from pyarrow import parquet
         except ImportError:
             raise W2SRError(
-                f"{path.name}: reading Parquet needs pyarrow: `pip install pyarrow`, or use a JSONL copy"
+                f"{path.name}: reading Parquet needs pyarrow: run `make setup EXTRAS=hub`, or use a JSONL copy"
             ) from None
         return parquet.read_table(path).to_pylist()
     if path.suffix == ".json" and path.read_text(encoding="utf-8").lstrip().startswith("["):

@@ -16,6 +16,7 @@ from typing import Any
 
 from w2sr_jax.core import gym
 from w2sr_jax.core.boxes import has_box, last_box
+from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.files import iter_rows
 from w2sr_jax.core.records import Problem, RecordError
 from w2sr_jax.data import benchmarks
@@ -50,20 +51,37 @@ def load_problems(source: str, limit: int = 0) -> list[Problem]:
         RecordError: `FILE: line N: field: reason`; the whole file is checked, whatever the limit.
         W2SRError: the hub cannot be reached.
     """
-    if source.startswith(benchmarks.PREFIX):
-        source = str(benchmarks.locate(source))
     if source.startswith(gym.PREFIX):
         from w2sr_jax.data.gym_problems import generate
 
         problems = generate(source)
-    elif source.startswith(HUB_PREFIX):
+    else:
+        problems = problems_of(source, rows_of(source))
+    return problems[:limit] if limit else problems
+
+
+def rows_of(source: str) -> Iterable[tuple[int, Any]]:
+    """(number from 1, row as published) of a file, `bench:NAME` or `hf:...`.
+
+    Raises:
+        UsageError: the source is misspelt, or generates its problems and has no rows.
+    """
+    if source.startswith(gym.PREFIX):
+        raise UsageError(f"{source}: is generated: there are no rows behind its problems")
+    if source.startswith(HUB_PREFIX):
         from w2sr_jax.data.hub import fetch_rows
 
-        problems = _convert(fetch_rows(source), source, lambda _: source.removeprefix(HUB_PREFIX), strict=False)
-    else:
-        suffix = "_train" if "train" in Path(source).stem else ""
-        problems = _convert(iter_rows(source), source, lambda name: name + suffix, strict=True)
-    return problems[:limit] if limit else problems
+        return fetch_rows(source)
+    return iter_rows(benchmarks.locate(source) if source.startswith(benchmarks.PREFIX) else source)
+
+
+def problems_of(source: str, rows: Iterable[tuple[int, Any]]) -> list[Problem]:
+    """The problems in the rows of a source."""
+    if source.startswith(HUB_PREFIX):
+        return _convert(rows, source, lambda _: source.removeprefix(HUB_PREFIX), strict=False)
+    where = str(benchmarks.locate(source)) if source.startswith(benchmarks.PREFIX) else source
+    suffix = "_train" if "train" in Path(where).stem else ""
+    return _convert(rows, where, lambda name: name + suffix, strict=True)
 
 
 def _convert(rows: Iterable[tuple[int, Any]], where: str, naming: Callable[[str], str], strict: bool) -> list[Problem]:
