@@ -438,7 +438,7 @@ def test_a_killed_vllm_is_started_again_and_gives_the_same_greedy_answers(engine
 @pytest.mark.vllm
 def test_a_worker_whose_parent_is_gone_ends_in_the_middle_of_its_work(directory):
     child = Child(vllm_offline.WORKER, "vllm", vllm_offline.environment())
-    child.send(vllm_offline.engine_arguments(str(directory), "float32", 4, 1, 0, 0.9))
+    child.send(vllm_offline.engine_arguments(str(directory), "float32", 4, 1, VllmConfig()))
     assert child.receive()["ready"]["max_model_len"] == 256
     params = {"max_tokens": 200, "temperature": 0.0}
     child.send({"do": "generate", "requests": [[i, 0, [9], None] for i in range(2000)], "params": params})

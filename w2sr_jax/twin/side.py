@@ -12,6 +12,7 @@ from typing import Any
 
 import w2sr_jax
 from w2sr_jax.core.errors import W2SRError
+from w2sr_jax.core.rows import on_cpu
 from w2sr_jax.engine.child import Child
 
 ROOT = Path(w2sr_jax.__file__).parent.parent
@@ -28,6 +29,8 @@ def environment(threads: int, base: Mapping[str, str]) -> dict[str, str]:
     """What every side's process gets: the same threads and allocator, no cache of compiled programs."""
     dropped = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR", "JAX_NUM_CPU_DEVICES")
     env = {name: value for name, value in base.items() if name not in dropped}
+    if on_cpu(env):
+        env["CUDA_VISIBLE_DEVICES"] = ""  # PyTorch would take a GPU that JAX is told to leave
     places = os.pathsep.join(filter(None, (str(ROOT), env.get("PYTHONPATH", ""))))
     return env | {
         "PYTHONPATH": places,
@@ -37,7 +40,6 @@ def environment(threads: int, base: Mapping[str, str]) -> dict[str, str]:
         "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # the sides share the GPU's memory
     }
 
 
