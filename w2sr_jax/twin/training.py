@@ -134,11 +134,10 @@ def _same_steps(steps: int, sides: Sides) -> dict[str, Curve]:
         logging.info("%s: %d updates for parity", name, steps)
         curves[name] = Curve()
         more = (min(steps, TRL_STEPS) if name == TRL else steps) - 1
-        for request in (
-            {"do": "steps", "first": 0, "count": 1},
-            {"do": "mark_memory"},
-            *([{"do": "steps", "first": 1, "count": more}] if more else []),
-        ):
+        requests: list[dict[str, Any]] = [{"do": "steps", "first": 0, "count": 1}, {"do": "mark_memory"}]
+        if more > 0:
+            requests.append({"do": "steps", "first": 1, "count": more})
+        for request in requests:
             if (answer := sides.ask(name, request)) is None:
                 break
             if request["do"] == "steps":
