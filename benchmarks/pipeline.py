@@ -25,16 +25,17 @@ def tokens_per_second(data: DataConfig, model: str, batches: int = 50, runs: int
     return rates[1:]
 
 
-def pipeline_rows(rates: list[float], fastest: float) -> list[Row]:
+def pipeline_rows(rates: list[float], fastest: float, model: str) -> list[Row]:
     """Its rate against a step's, and the share of a step that laying out its batch takes, which is all it can wait.
 
     Args:
         fastest: tokens a second of the fastest training step measured.
+        model: whose step that was.
     """
     rate = statistics.median(rates)
     return [
         Row(
-            what="input pipeline alone",
+            what=f"input pipeline alone, {model}",
             ours=rate,
             peer=fastest,
             unit="tokens/s",
@@ -42,7 +43,7 @@ def pipeline_rows(rates: list[float], fastest: float) -> list[Row]:
             runs=len(rates),
         ),
         Row(
-            what="data wait, at most",
+            what=f"data wait, at most, {model}",
             ours=100 * fastest / rate,
             peer=MOST_WAIT,
             unit="percent of a step",

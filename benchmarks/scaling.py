@@ -52,14 +52,14 @@ def scaling_rows(
     seconds: dict[tuple[int, int, int], tuple[float, float]] = {}
     for point in {point for line in points().values() for point in line}:
         seconds[point] = _measure(config, root, point, threads, env, updates)
-    rows = []
+    rows, layers_of = [], Path(config.random.shape).stem
     for axis, line in points().items():
         sizes = [(p[0], p[1], p[2])[list(points()).index(axis)] for p in line]
         times, flops = zip(*(seconds[point] for point in line))
         shown = ", ".join(map(str, sizes))
         rows.append(
             Row(
-                what=f"growth of the training step's seconds with {axis} ({shown})",
+                what=f"growth of the training step's seconds with {axis} ({shown}), layers of {layers_of}",
                 ours=exponent(sizes, times),
                 peer=exponent(sizes, flops),
                 unit="exponent",

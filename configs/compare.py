@@ -12,7 +12,8 @@ Variants:
   tiny         seconds, for tests
 
 On several GPUs ours takes the mesh's fsdp axis and PyTorch FSDP2; each microbatch needs a row a device, so on eight of
-them --config.sft.train.grad_accum=2. --config.price.usd_per_device_hour and --config.peak_tflops are of one device.
+them --config.sft.train.grad_accum=2. --config.peak_tflops is of one device. So is a price: configs/prices.py has some,
+and --config.price.usd_per_device_hour sets any.
 """
 
 from pathlib import Path
@@ -54,6 +55,7 @@ def cpu(shape: str, *, packing: bool = False) -> CompareConfig:
         grpo_shapes=((16, 256),),
         generate=(64, 64, 256),
         recipes=recipes(),
+        prices=load_config_file(str(HERE / "prices.py")).prices,
     )
 
 
@@ -77,7 +79,7 @@ def micro() -> CompareConfig:
     config.sft.data.max_length, config.sft.data.batch_size = 48, 32
     config.random.shortest, config.random.longest = 8, 30
     config.shapes, config.grpo_shapes, config.generate = ((32, 48),), ((128, 48),), (256, 256, 40)
-    config.generate_tail, config.recipes = (0, 0), {}
+    config.generate_tail, config.recipes = (0, 0, 0), {}
     return config
 
 
@@ -101,7 +103,7 @@ def tiny() -> CompareConfig:
     config.random.traces, config.random.shortest, config.random.longest = 64, 4, 20
     config.shapes, config.grpo_shapes, config.generate = ((4, 64),), ((8, 64),), (6, 4, 8)
     config.parity_steps, config.grpo_parity_steps, config.steps_per_run = 6, 3, 1
-    config.generate_tail, config.threads = (4, 16), 1  # on a busy machine two threads wait for each other for ever
+    config.generate_tail, config.threads = (6, 4, 16), 1  # on a busy machine two threads wait for each other for ever
     return config
 
 

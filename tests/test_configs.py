@@ -99,7 +99,7 @@ def test_a_report_against_published_rows_is_made(variant, tmp_path, capsys):
 @pytest.mark.parametrize("variant", VARIANTS["plan.py"])
 def test_a_plan_has_a_model_a_price_for_each_chip_and_slices_that_exist(variant):
     config = load("plan.py", variant)
-    assert set(config.prices) == set(CHIPS)
+    assert set(config.prices) >= set(CHIPS)
     assert all(price.usd_per_device_hour > 0 and price.source for price in config.prices.values())
     ModelConfig.from_hf(json.loads(Path(config.model).read_text()))
     slices = json.loads((ROOT / "plan" / "topologies.json").read_text())

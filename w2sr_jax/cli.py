@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
+
+from w2sr_jax.core.allocator import restart_with_huge_pages, wants_huge_pages
 
 STAGES = {
     "convert": "read a Hugging Face model, check every tensor, write it again",
@@ -39,7 +42,7 @@ def usage() -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point of the `w2sr` command; returns the exit code."""
-    argv = sys.argv[1:] if argv is None else argv
+    called, argv = argv is not None, sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if argv else 2
@@ -48,6 +51,8 @@ def main(argv: list[str] | None = None) -> int:
         hint = f"; did you mean {close[0]!r}?" if close else f"; one of {', '.join(STAGES)}"
         print(f"w2sr: no stage {argv[0]!r}{hint}", file=sys.stderr)
         return 2
+    if not called and wants_huge_pages(argv[0], argv[1:], os.environ):
+        restart_with_huge_pages()
     from w2sr_jax.core.runtime import launch
 
     module = importlib.import_module(f"w2sr_jax.stages.{argv[0]}")

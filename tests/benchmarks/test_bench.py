@@ -28,7 +28,16 @@ def test_the_table_is_accepted_and_then_held_against(tmp_path, monkeypatch, caps
     monkeypatch.setattr(history.accept, "__defaults__", (kept,))
     monkeypatch.setattr(history.read, "__defaults__", (kept,))
     argv = ["bench", f"--config={picked}", f"--workdir={tmp_path / 'work'}"]
+    monkeypatch.setattr("sys.argv", [*argv, "--check"])
+    assert bench.main() == 1
+    assert "nothing was compared: history.jsonl holds no figure of" in capsys.readouterr().err
     monkeypatch.setattr("sys.argv", [*argv, "--accept"])
+    monkeypatch.setattr(history, "MOST_OTHERS", 1.0)  # whatever else runs while tests do
+    monkeypatch.setattr(bench, "is_dirty", lambda: True)
+    assert bench.main() == 1
+    assert "not accepted: the code is not that of a commit" in capsys.readouterr().err
+    assert not kept.exists()
+    monkeypatch.setattr(bench, "is_dirty", lambda: False)
     assert bench.main() == 0
     lines = [json.loads(line) for line in kept.read_text().splitlines()]
     assert {line["what"].split(",")[0] for line in lines} >= {"training step", "input pipeline alone", "data wait"}
@@ -39,3 +48,7 @@ def test_the_table_is_accepted_and_then_held_against(tmp_path, monkeypatch, caps
     monkeypatch.setattr("sys.argv", [*argv, "--check"])
     assert bench.main() == 1
     assert "FELL: training step" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", [*argv, "--accept"])
+    assert bench.main() == 1
+    assert "ratios fell" in capsys.readouterr().err
+    assert len(kept.read_text().splitlines()) == len(lines)

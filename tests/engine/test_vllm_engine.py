@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -436,9 +437,24 @@ def test_a_killed_vllm_is_started_again_and_gives_the_same_greedy_answers(engine
 
 
 @pytest.mark.vllm
+@pytest.mark.skipif(shutil.which("g++") is None, reason="vLLM compiles with g++")
+def test_compiled_and_without_seeds_it_has_the_decoder_s_greedy_tokens_and_draws_anew_each_time(directory):
+    """As `w2sr compare` runs it; here with more prompt tokens than a step takes, so that prompts are read in pieces."""
+    prompts = [*PROMPTS, *([[9] * 100] * 64)]
+    with VllmEngine(directory, options=VllmConfig(compile=True), seeded=False) as engine:
+        model = hf.load(directory)
+        Pair(engine, model, model.config).assert_agrees(PROMPTS, engine.generate(PROMPTS, GREEDY))
+        sampling = Sampling(max_tokens=6, temperature=1.0)
+        first, second = engine.generate(prompts, sampling, seeds=[1] * len(prompts)), engine.generate(prompts, sampling)
+        assert [len(group[0].token_ids) for group in first] == [6] * len(prompts)
+        assert first != second
+        assert len({tuple(group[0].token_ids) for group in first[len(PROMPTS) :]}) > 32  # not one stream for all
+
+
+@pytest.mark.vllm
 def test_a_worker_whose_parent_is_gone_ends_in_the_middle_of_its_work(directory):
     child = Child(vllm_offline.WORKER, "vllm", vllm_offline.environment())
-    child.send(vllm_offline.engine_arguments(str(directory), "float32", 4, 1, 0, 0.9))
+    child.send(vllm_offline.engine_arguments(str(directory), "float32", 4, 1, VllmConfig()))
     assert child.receive()["ready"]["max_model_len"] == 256
     params = {"max_tokens": 200, "temperature": 0.0}
     child.send({"do": "generate", "requests": [[i, 0, [9], None] for i in range(2000)], "params": params})

@@ -1,6 +1,7 @@
 """The PyTorch twin computes what the product computes, and a twin that does not is found out."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -118,6 +119,32 @@ def test_grpo_updates_on_fixed_rollouts_follow_ours(config, rollouts, accumulate
     theirs = curve(TorchGRPO(request(config, rollouts, grad_accum=accumulate)))
     assert agreement(mine, theirs, 1e-5, 1e-4, least=1.0)["holds"]
     assert mine.loss[0] != mine.loss[1]
+
+
+def test_a_target_s_logprob_needs_no_softmax_of_all(config):
+    torch = pytest.importorskip("torch")
+    from w2sr_jax.twin.torch_train import target_logprobs
+
+    logits = 5 * torch.randn(2, 3, 50, generator=torch.Generator().manual_seed(0))
+    targets = torch.tensor([[1, 2, 3], [0, 49, 7]])
+    found = target_logprobs(logits, {"targets_BT": targets})
+    torch.testing.assert_close(found, torch.log_softmax(logits, -1).gather(-1, targets[..., None])[..., 0])
+
+
+def test_without_an_entropy_bonus_grpo_updates_follow_ours_too(config, rollouts):
+    from w2sr_jax.twin.torch_train import TorchGRPO
+
+    asked = request(config, rollouts) | {"loss": dataclasses.asdict(GRPOLossConfig(kl=0.1))}
+    assert agreement(curve(JaxGRPO(asked)), curve(TorchGRPO(asked)), 1e-5, 1e-4, least=1.0)["holds"]
+
+
+def test_a_dump_of_rollouts_that_was_killed_is_completed(config, tmp_path):
+    write_rollouts(config.sft, tmp_path / "batches", 2, seed=0)
+    whole = dump.read_batch(tmp_path / "batches", 1)
+    shutil.rmtree(tmp_path / "batches" / "1")
+    write_rollouts(config.sft, tmp_path / "batches", 2, seed=0)
+    for name, value in dump.read_batch(tmp_path / "batches", 1).items():
+        np.testing.assert_array_equal(value, whole[name])
 
 
 def test_old_logprobs_are_written_once_and_are_those_of_the_first_weights(config, rollouts):

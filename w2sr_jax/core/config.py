@@ -67,6 +67,7 @@ class VllmConfig:
     urls: tuple[str, ...] = opt((), "servers that run already (http://HOST:PORT, ...); they share the requests")
     served_model: str = opt("", "the model's name on those servers, where it is not the model's path or hub id")
     max_model_len: int = opt(0, "longest prompt and response; 0 is the model's, or what fits", minimum=0)
+    compile: bool = opt(False, "on a CPU: torch.compile, faster after a much longer start", later=True)
     memory_fraction: float = opt(0.9, "of an accelerator's memory that vLLM takes", minimum=0.01, maximum=1.0)
     restarts: int = opt(8, "times that a dead vLLM is started again before the stage gives up", minimum=0)
     timeout_s: float = opt(3600.0, "longest wait for one response of a server, in seconds", minimum=1.0)

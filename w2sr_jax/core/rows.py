@@ -6,9 +6,12 @@ import dataclasses
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+PROC_NVIDIA = Path("/proc/driver/nvidia/gpus")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +52,41 @@ def row(what: str, ours: Sequence[float], peer: Sequence[float], unit: str, agai
 
 
 def machine() -> str:
-    """What kind of machine the figures belong to: cores and processor, without its name."""
+    """What kind of machine the figures belong to: cores, processor and accelerators, without its name."""
     model = ""
     if (info := Path("/proc/cpuinfo")).exists():
         model = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line), "")
-    return f"{len(os.sched_getaffinity(0))} cores, {model or platform.processor() or platform.machine()}"
+    cores = f"{len(os.sched_getaffinity(0))} cores, {model or platform.processor() or platform.machine()}"
+    return ", ".join([cores, *(f"{count} x {kind}" for kind, count in Counter(accelerators(os.environ)).items())])
+
+
+def accelerators(env: Mapping[str, str]) -> list[str]:
+    """The kind of each accelerator that processes with this environment may use; no library is asked, as it claims."""
+    if on_cpu(env):
+        return []
+    tpu = [f"TPU {env['TPU_ACCELERATOR_TYPE']}"] if env.get("TPU_ACCELERATOR_TYPE") else []
+    return nvidia_gpus(env) + tpu
+
+
+def on_cpu(env: Mapping[str, str]) -> bool:
+    """Whether JAX is told to take the CPU, whatever else there is."""
+    return env.get("JAX_PLATFORMS", "").split(",")[0] == "cpu"
+
+
+def nvidia_gpus(env: Mapping[str, str], dev: Path = Path("/dev"), proc: Path = PROC_NVIDIA) -> list[str]:
+    """The name of each NVIDIA GPU that CUDA_VISIBLE_DEVICES leaves; none where JAX is told to take the CPU."""
+    if on_cpu(env):
+        return []
+    there = sum(path.name.removeprefix("nvidia").isdigit() for path in dev.glob("nvidia*"))
+    visible = env.get("CUDA_VISIBLE_DEVICES")
+    count = there if visible is None else min(there, len([one for one in visible.split(",") if one.strip()]))
+    names = [
+        line.split(":", 1)[1].strip()
+        for path in sorted(proc.glob("*/information"))
+        for line in path.read_text().splitlines()
+        if line.startswith("Model:")
+    ]
+    return (names + ["NVIDIA GPU"] * count)[:count]
 
 
 def rows_table(rows: Sequence[Row]) -> list[list[str]]:

@@ -1,6 +1,7 @@
 """Configs of the stages around an experiment: plan, compare, doctor. Those of its own stages are in stage_config.py."""
 
 import dataclasses
+import os
 
 from w2sr_jax.core.config import MeshConfig, OptimizerConfig, PriceConfig, opt
 from w2sr_jax.core.errors import UsageError
@@ -11,9 +12,9 @@ PEERS = ("eager", "compile", "trl")  # transformers by itself, under torch.compi
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class PriceTable:
-    """What a chip costs, by its name; a config file (configs/prices.py) holds one."""
+    """What a device costs, by its name; a config file (configs/prices.py) holds one."""
 
-    prices: dict[str, PriceConfig] = opt(dict, "chip -> USD an hour and where that was read")
+    prices: dict[str, PriceConfig] = opt(dict, "device -> USD an hour and where that was read")
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -84,14 +85,17 @@ class CompareConfig:
     generate: tuple[int, int, int] = opt(
         (0, 64, 256), "generation: prompts (0 leaves it out), sequences together, new tokens of each"
     )
-    generate_tail: tuple[int, int] = opt(
-        (64, 384), "a second load, sampled: mean and most tokens of answers that end by chance; (0, 0) leaves it out"
+    generate_tail: tuple[int, int, int] = opt(
+        (256, 64, 384),
+        "a second load, sampled: prompts (0 leaves it out), mean and most tokens of answers that end by chance; more "
+        "prompts than sequences together, so that engines refill the rows of those that have ended",
     )
     runs: int = opt(5, "counted turns of each side, after one that is not", minimum=5)
     steps_per_run: int = opt(3, "counted updates of a turn, after one that is not", minimum=1)
     threads: int = opt(0, "cores of each side; 0 is all", minimum=0)
     peak_tflops: float = opt(0.0, "of one device in the training dtype, for MFU; 0 leaves it out", minimum=0.0)
-    price: PriceConfig = opt(PriceConfig, "")
+    prices: dict[str, PriceConfig] = opt(dict, "device -> its price; configs/compare.py takes configs/prices.py")
+    price: PriceConfig = opt(PriceConfig, "")  # of one device, instead of the table's
     recipes: dict[str, RecipeConfig] = opt(dict, "name -> a whole recipe, to be costed")
 
     def check(self) -> None:
@@ -105,8 +109,20 @@ class CompareConfig:
                 if rows < unit or rows % unit or tokens < 8:
                     raise UsageError(f"config.{key}: {rows} x {tokens}: rows come in {unit}s, tokens from 8")
         loss = self.grpo_loss
-        if (loss.ratio, loss.aggregate, loss.tis_cap) != ("token", "token_mean", 0.0):
-            raise UsageError("config.grpo_loss: the twin computes ratio=token, aggregate=token_mean, tis_cap=0")
+        if (loss.advantage, loss.ratio, loss.aggregate, loss.tis_cap) != ("grpo", "token", "token_mean", 0.0):
+            raise UsageError(
+                "config.grpo_loss: the twin computes advantage=grpo, ratio=token, aggregate=token_mean, tis_cap=0"
+            )
+        for key, value in (
+            ("optimizer.moments", self.sft.optimizer.moments),
+            ("train.grad_dtype", self.sft.train.grad_dtype),
+        ):
+            if value != "float32":
+                raise UsageError(f"config.sft.{key}: the PyTorch twin has float32 only, got {value}")
+        if self.threads > (cores := len(os.sched_getaffinity(0))):
+            raise UsageError(f"config.threads: {self.threads} are more than the {cores} cores that may be used")
+        if self.generate_tail[0] and not (0 < self.generate_tail[1] <= self.generate_tail[2]):
+            raise UsageError(f"config.generate_tail: prompts, mean and most tokens, got {self.generate_tail}")
         if not (self.shapes or self.grpo_shapes or self.generate[0]):
             raise UsageError("config.shapes, config.grpo_shapes, config.generate: nothing to compare; set one of them")
 

@@ -13,7 +13,7 @@ Key = tuple[int, int]  # (prompt, sample)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Request:
-    """One sample of one prompt; `seed` is None where decoding is greedy."""
+    """One sample of one prompt; `seed` is None where decoding is greedy or vLLM draws as it likes."""
 
     key: Key
     prompt: Sequence[int]

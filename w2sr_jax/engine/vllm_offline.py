@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from w2sr_jax.core.config import VllmConfig
 from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.engine.child import Child, ChildDied
 from w2sr_jax.engine.vllm_backend import Answer, EngineDied, OnAnswer, Request
@@ -84,28 +85,29 @@ class Offline:
 
 
 def engine_arguments(
-    model: str, dtype: str, batch_size: int, tensor_parallel: int, max_model_len: int, memory_fraction: float
+    model: str, dtype: str, batch_size: int, tensor_parallel: int, options: VllmConfig, seeded: bool = True
 ) -> dict[str, Any]:
-    """What vLLM's engine is started with, be it alone or behind a server."""
+    """What vLLM's engine is started with, be it alone or behind a server.
+
+    Args:
+        seeded: whether requests will have seeds of their own.
+    """
     arguments = {
         "model": model,
         "dtype": dtype,
         "max_num_seqs": batch_size,
         "tensor_parallel_size": tensor_parallel,
-        "max_model_len": max_model_len or -1,  # -1: what the model has, or what there is room for
+        "max_model_len": options.max_model_len or -1,  # -1: what the model has, or what there is room for
         "generation_config": "vllm",  # the model's own must not change what is sampled
         "logprobs_mode": "raw_logprobs",  # of the plain softmax, before temperature and truncation
         "worker_extension_cls": EXTENSION,
     }
     if on_cpu():
         # Without compilation, and in one process: a start takes 9 to 13 s instead of 48 to 108. And no prompt is read
-        # in pieces: vLLM 0.32 then takes back a random number that it drew too early, which fails on a CPU.
-        return arguments | {
-            "enforce_eager": True,
-            "distributed_executor_backend": "uni",
-            "enable_chunked_prefill": False,
-        }
-    return arguments | {"gpu_memory_utilization": memory_fraction}
+        # in pieces: vLLM 0.32 then takes back a seed's random number that it drew too early, which fails on a CPU.
+        whole = {"enable_chunked_prefill": False} if seeded else {}
+        return arguments | {"enforce_eager": not options.compile, "distributed_executor_backend": "uni"} | whole
+    return arguments | {"gpu_memory_utilization": options.memory_fraction}
 
 
 def environment() -> dict[str, str]:

@@ -26,15 +26,19 @@ def stream(seed: int, sample: int) -> int:
 
 
 def starter(
-    directory: str | Path, path: Path, dtype: str, batch_size: int, tensor_parallel: int, options: VllmConfig
+    directory: str | Path,
+    path: Path,
+    dtype: str,
+    batch_size: int,
+    tensor_parallel: int,
+    options: VllmConfig,
+    seeded: bool,
 ) -> Callable[[], Backend]:
     """What starts vLLM, or finds its servers, the first time and after each death."""
     names = [options.served_model] if options.served_model else model_names(directory, path)
     if options.urls:
         return lambda: Servers(options.urls, names, batch_size, options.timeout_s)
-    arguments = engine_arguments(
-        str(path.resolve()), dtype, batch_size, tensor_parallel, options.max_model_len, options.memory_fraction
-    )
+    arguments = engine_arguments(str(path.resolve()), dtype, batch_size, tensor_parallel, options, seeded)
     logging.info("vLLM is starting with %s", path)
     if options.mode == "server":
         return lambda: start_server(arguments, names, options.timeout_s)

@@ -8,7 +8,18 @@ from typing import Any
 
 from w2sr_jax.core.rows import Row, rows_table
 from w2sr_jax.reporting import figures, html
-from w2sr_jax.reporting.sides import RECIPES_NOTE, Found, basis, notes, parity_table, recipes_table, rows
+from w2sr_jax.reporting.sides import (
+    ANSWERS_NOTE,
+    RECIPES_NOTE,
+    RECIPES_TITLE,
+    Found,
+    answers_table,
+    basis,
+    notes,
+    parity_table,
+    recipes_table,
+    rows,
+)
 
 COLOURS = {"ours": "student", "eager": "ceiling", "compile": "free", "trl": "purple", "transformers": "ceiling"}
 SPEED = ("training step, ", "GRPO update, ", "generation, ")
@@ -30,11 +41,14 @@ def render(found: Found) -> str:
             [html.Table(parity_table(found), text_columns=2), *same],
             about="The largest relative difference of a step, beside what is allowed.",
         ),
-        html.Section("Speed, memory and cost", speed),
     ]
+    if found["answers"]:
+        answers = html.Table(answers_table(found), text_columns=2)
+        sections.append(html.Section("The same answers", [answers], about=ANSWERS_NOTE))
+    sections.append(html.Section("Speed, memory and cost", speed))
     if found["recipes"]:
         table = html.Table(recipes_table(found), text_columns=2)
-        sections.append(html.Section("Whole recipes", [table], about=RECIPES_NOTE))
+        sections.append(html.Section(RECIPES_TITLE, [table], about=RECIPES_NOTE))
     return html.page("JAX against PyTorch", sections, about=basis(found), foot="Made by w2sr compare.")
 
 

@@ -4,7 +4,8 @@ The batches of our own pipeline are written once; then each side trains the same
 process of its own, with the same cores and the same environment, in turns: SFT (ours, transformers with and without
 torch.compile, TRL), GRPO updates on fixed rollouts, and generation (ours, transformers, vLLM). A peer whose package is
 not installed is left out, and it is said how to get it. Where a peer's losses or gradient norms are not ours within the
-stated tolerance, that is said first, and the exit code is 1. Writes compare.json, compare.md and compare.html; a killed
+stated tolerance, that is said first, and the exit code is 1; so is it where most of an engine's greedy answers are not
+ours. A peer that fails is left out with its reason. Writes compare.json, compare.md and compare.html; a killed
 comparison goes on after its last whole workload.
 """
 
@@ -21,7 +22,7 @@ from w2sr_jax.core import cost, runtime
 from w2sr_jax.core.config import validate
 from w2sr_jax.core.files import read_json, write_json, write_text
 from w2sr_jax.core.revision import commit
-from w2sr_jax.core.rows import Row, machine
+from w2sr_jax.core.rows import Row, accelerators, machine
 from w2sr_jax.core.tool_config import CompareConfig
 from w2sr_jax.model import hf
 from w2sr_jax.model.config import ModelConfig
@@ -72,6 +73,8 @@ def summary(
     config: CompareConfig, workloads: dict[str, dict[str, Any]], threads: int, env: dict[str, str]
 ) -> dict[str, Any]:
     """compare.json."""
+    ours = next(iter(workloads.values()))["sides"][figures.OURS]
+    config = dataclasses.replace(config, price=figures.price_of(config, ours, threads))
     rows: list[Row] = []
     for name, found in workloads.items():
         if found["kind"] == "generate":
@@ -83,22 +86,40 @@ def summary(
         for name, found in workloads.items()
         for peer, gaps in found.get("parity", {}).items()
     ]
-    missing = {peer: why for found in workloads.values() for peer, why in found["missing"].items()}
+    answers = [
+        {"workload": found["loads"]["greedy"], "peer": figures.NAMES[peer]} | same
+        for found in workloads.values()
+        for peer, same in found.get("answers", {}).items()
+    ]
     return {
         "schema": "compare/1",
         "machine": machine(),
         "threads": threads,
+        "alone": bool(accelerators(env)),
         "environment": {"GLIBC_TUNABLES": env["GLIBC_TUNABLES"], "OMP_NUM_THREADS": env["OMP_NUM_THREADS"]},
         "commit": commit(),
         "model": {"parameters": flops_shape(hf.load_config(config.sft.model))["num_params"], "path": config.sft.model},
-        "parity_holds": all(one["holds"] for one in parity),
+        "parity_holds": all(one["holds"] for one in parity) and not any(one["wrong"] for one in answers),
         "parity": parity,
-        "missing": [{"column": figures.NAMES[peer], "why": why} for peer, why in missing.items()],
+        "answers": answers,
+        "missing": missing(workloads),
         "rows": [one.to_json() for one in rows],
         "recipes": recipes(config, workloads),
         "price": dataclasses.asdict(config.price),
         "workloads": workloads,
     }
+
+
+def missing(workloads: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
+    """The columns that are not there, each reason once; where a column is missing in some workloads only, in which."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name, one in workloads.items():
+        for peer, why in one["missing"].items():
+            found.setdefault((figures.NAMES[peer], why), []).append(f"{one['kind']}, {name}")
+    return [
+        {"column": column, "why": why + ("" if "not installed" in why else f" (in {'; '.join(places)})")}
+        for (column, why), places in found.items()
+    ]
 
 
 def recipes(config: CompareConfig, workloads: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 from typing import Any
 
+from w2sr_jax.core.config import VllmConfig
 from w2sr_jax.engine.base import Generator, Sampling
 
 
@@ -13,26 +16,26 @@ class JaxGenerate:
 
     Args:
         request: model (a directory), dtype, batch (sequences decoded together), prompts (token ids), loads (name ->
-            fields of Sampling).
+            fields of Sampling, and prompts: how many of them it asks).
     """
 
     def __init__(self, request: dict[str, Any]):
         self.prompts = request["prompts"]
-        self.loads = {
-            name: Sampling(**(load | {"stop_token_ids": tuple(load["stop_token_ids"])}))
-            for name, load in request["loads"].items()
-        }
+        self.counts = {name: load["prompts"] for name, load in request["loads"].items()}
+        self.loads = {name: sampling(load) for name, load in request["loads"].items()}
         self.engine = self.open(request)
 
     def open(self, request: dict[str, Any]) -> Generator:
         from w2sr_jax.engine.jax_engine import JaxEngine
+        from w2sr_jax.twin.jax_train import set_precision
 
+        set_precision(request["dtype"])
         return JaxEngine(request["model"], request["dtype"], batch_size=request["batch"])
 
     def generate(self, name: str) -> tuple[list[list[int]], float]:
         """(every answer's tokens, seconds)."""
         began = time.perf_counter()
-        found = self.engine.generate(self.prompts, self.loads[name])
+        found = self.engine.generate(self.prompts[: self.counts[name]], self.loads[name])
         return [group[0].token_ids for group in found], time.perf_counter() - began
 
     def describe(self) -> dict[str, Any]:
@@ -42,8 +45,17 @@ class JaxGenerate:
         return describe()
 
 
+def sampling(load: dict[str, Any]) -> Sampling:
+    """The engine's view of a load."""
+    fields = {name: value for name, value in load.items() if name != "prompts"}
+    return Sampling(**(fields | {"stop_token_ids": tuple(load["stop_token_ids"])}))
+
+
 class VllmGenerate(JaxGenerate):
-    """The same with vLLM."""
+    """The same with vLLM as it is fastest: compiled, and without a seed for each request, which draws row by row.
+
+    Our stages start it eagerly and seed it: a start that takes seconds, and answers that can be had again.
+    """
 
     def open(self, request: dict[str, Any]) -> Generator:
         from w2sr_jax.engine.vllm_engine import VllmEngine
@@ -51,9 +63,23 @@ class VllmGenerate(JaxGenerate):
 
         if not is_installed():
             raise ModuleNotFoundError("No module named 'vllm'", name="vllm")
-        return VllmEngine(request["model"], request["dtype"], batch_size=request["batch"])
+        # Every side compiles anew; vLLM does so in a cache, which must be there, and must be empty.
+        os.environ.pop("TORCHINDUCTOR_FORCE_DISABLE_CACHES", None)
+        self.cache = tempfile.TemporaryDirectory(prefix="w2sr-vllm-")
+        os.environ |= {"TORCHINDUCTOR_CACHE_DIR": self.cache.name, "VLLM_CACHE_ROOT": self.cache.name}
+        options = VllmConfig(compile=True, restarts=0)  # one that dies is left out, not measured again
+        return VllmEngine(
+            request["model"], request["dtype"], batch_size=request["batch"], options=options, seeded=False
+        )
 
     def describe(self) -> dict[str, Any]:
         """What ran; its memory is another process's."""
         about = self.engine.describe()
-        return {"versions": {"vllm": about["version"]}, "device": "", "devices": 1, "device_peak_bytes": None}
+        return {
+            "versions": {"vllm": about["version"]},
+            "platform": "cpu" if about["device_kind"] == "cpu" else "gpu",
+            "device": about["device_kind"],
+            "devices": 1,
+            "device_peak_bytes": None,
+            "settings": "compiled, without seeds",
+        }

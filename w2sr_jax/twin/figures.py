@@ -5,24 +5,43 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
+from collections.abc import Mapping
 from typing import Any
 
 from w2sr_jax.core import cost
+from w2sr_jax.core.config import PriceConfig
 from w2sr_jax.core.rows import Row, row
 from w2sr_jax.core.tool_config import CompareConfig, RecipeConfig
+from w2sr_jax.core.topology import chip_of
 from w2sr_jax.model.flops import FlopsShape
 
 GIB = 1 << 30
 OURS = "ours"
 BETTER = "the better of eager and torch.compile"
-LOADS = {"greedy": "greedy, one length", "tail": "sampled, long-tailed lengths"}
 NAMES = {
     "transformers": "transformers' generate",
-    "vllm": "vLLM",
+    "vllm": "vLLM, compiled, unseeded",
     "eager": "transformers, eager",
     "compile": "transformers, torch.compile",
     "trl": "TRL's SFTTrainer",
 }
+
+
+def price_of(config: CompareConfig, about: Mapping[str, Any], cores: int) -> PriceConfig:
+    """The price of one device: the config's own, or the table's; nothing where there is none.
+
+    Args:
+        about: platform and device of a side.
+        cores: of a machine without an accelerator, which counts as one device.
+    """
+    if config.price.usd_per_device_hour:
+        return config.price
+    chip = chip_of(about["device"])
+    if about["platform"] != "cpu":
+        return config.prices.get(chip.name if chip else about["device"], PriceConfig())
+    core = config.prices.get("vcpu", PriceConfig())
+    usd = core.usd_per_device_hour
+    return PriceConfig(usd_per_device_hour=cores * usd, source=f"{cores} x {usd}: {core.source}" if usd else "")
 
 
 def step_seconds(side: dict[str, Any]) -> list[float]:
@@ -101,17 +120,23 @@ def best_rows(what: str, rows: list[Row]) -> list[Row]:
 
 
 def generation_rows(name: str, found: dict[str, Any]) -> list[Row]:
-    """Tokens a second of each load, and start-up with the first, compiling answers."""
+    """Tokens a second of each load, and start-up with what the first pass took beyond an ordinary one."""
     sides, ours, rows = found["sides"], found["sides"][OURS], list[Row]()
     for peer, side in sides.items():
         if peer == OURS:
             continue
         for load, runs in side["runs"].items():
             ours_rates, rates = rates_of(ours["runs"][load]), rates_of(runs)
-            rows.append(row(f"generation, {name}, {LOADS[load]}", ours_rates, rates, "tokens/s", NAMES[peer]))
-        start, peer_start = (one["startup_seconds"] + one["first_seconds"] for one in (ours, side))
-        rows.append(row(f"start-up and first pass of generation, {name}", [start], [peer_start], "s", NAMES[peer]))
+            rows.append(row(f"generation, {found['loads'][load]}", ours_rates, rates, "tokens/s", NAMES[peer]))
+        start, peer_start = generation_start(ours), generation_start(side)
+        rows.append(row(f"start-up and compiling of generation, {name}", [start], [peer_start], "s", NAMES[peer]))
     return rows
+
+
+def generation_start(side: dict[str, Any]) -> float:
+    """Seconds until an engine answers at its pace."""
+    usual = {load: statistics.median(seconds for _, seconds in runs) for load, runs in side["runs"].items()}
+    return side["startup_seconds"] + sum(max(0.0, first - usual[load]) for load, first in side["first_seconds"].items())
 
 
 def rates_of(runs: list[tuple[int, float]]) -> list[float]:

@@ -33,6 +33,7 @@ class JaxSFT:
     """
 
     def __init__(self, request: dict[str, Any]):
+        set_precision(request["train"]["dtype"])
         self._compile = CompileTimer()
         jax.monitoring.register_event_duration_secs_listener(self._compile.add)
         self.optimizer, self.train = OptimizerConfig(**request["optimizer"]), TrainConfig(**request["train"])
@@ -110,6 +111,15 @@ def rollout(arrays: dict[str, np.ndarray]) -> RolloutBatch:
     return RolloutBatch(**(arrays | {"old_logprobs_BT": old, "ref_logprobs_BT": zeros, "sampler_logprobs_BT": old}))
 
 
+def set_precision(dtype: str) -> None:
+    """float32 means float32 on an accelerator, too, where JAX multiplies it in TF32 or bfloat16 unless told.
+
+    `torch_model.set_up` has the same rule for PyTorch. What stays float32 in a bfloat16 model has JAX's default.
+    """
+    if dtype == "float32" and jax.default_backend() != "cpu":
+        jax.config.update("jax_default_matmul_precision", "highest")
+
+
 def describe() -> dict[str, Any]:
     """Versions, devices, and the allocator's peak where the device has one of its own."""
     devices = jax.local_devices()
@@ -117,6 +127,7 @@ def describe() -> dict[str, Any]:
     peaks = [one["peak_bytes_in_use"] for one in stats if "peak_bytes_in_use" in one]
     return {
         "versions": {"jax": jax.__version__},
+        "platform": devices[0].platform,
         "device": devices[0].device_kind,
         "devices": 1 if devices[0].platform == "cpu" else len(devices),
         "device_peak_bytes": max(peaks) if peaks else None,

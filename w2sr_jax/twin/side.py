@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import w2sr_jax
+from w2sr_jax.core.allocator import TUNABLES
 from w2sr_jax.core.errors import W2SRError
+from w2sr_jax.core.rows import on_cpu
 from w2sr_jax.engine.child import Child
 
 ROOT = Path(w2sr_jax.__file__).parent.parent
-# Transparent huge pages for the heap: XLA's CPU client allocates and frees large buffers all the time. It must be set
-# before a process starts, so both sides get it.
-TUNABLES = "glibc.malloc.hugetlb=1"
 
 
 class MissingPackage(W2SRError):
@@ -28,16 +27,17 @@ def environment(threads: int, base: Mapping[str, str]) -> dict[str, str]:
     """What every side's process gets: the same threads and allocator, no cache of compiled programs."""
     dropped = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR", "JAX_NUM_CPU_DEVICES")
     env = {name: value for name, value in base.items() if name not in dropped}
+    if on_cpu(env):
+        env["CUDA_VISIBLE_DEVICES"] = ""  # PyTorch would take a GPU that JAX is told to leave
     places = os.pathsep.join(filter(None, (str(ROOT), env.get("PYTHONPATH", ""))))
     return env | {
         "PYTHONPATH": places,
-        "GLIBC_TUNABLES": TUNABLES,
+        "GLIBC_TUNABLES": TUNABLES,  # ours has it from `w2sr` itself, so both sides get it
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # the sides share the GPU's memory
     }
 
 

@@ -19,7 +19,7 @@ class TorchGenerate:
     """
 
     def __init__(self, request: dict[str, Any]):
-        self.device = twin.set_up()
+        self.device = twin.set_up(request["dtype"])
         self.prompts, self.batch, self.loads = request["prompts"], request["batch"], request["loads"]
         self.model: Any = transformers.AutoModelForCausalLM.from_pretrained(
             request["model"], dtype=getattr(torch, request["dtype"]), attn_implementation="sdpa"
@@ -30,7 +30,7 @@ class TorchGenerate:
     def generate(self, name: str) -> tuple[list[list[int]], float]:
         """(every answer's tokens, seconds)."""
         began = time.perf_counter()
-        order = sorted(range(len(self.prompts)), key=lambda i: -len(self.prompts[i]))
+        order = sorted(range(self.loads[name]["prompts"]), key=lambda i: -len(self.prompts[i]))
         answers: list[list[int]] = [[] for _ in order]
         for first in range(0, len(order), self.batch):
             places = order[first : first + self.batch]
@@ -62,4 +62,4 @@ class TorchGenerate:
 
     def describe(self) -> dict[str, Any]:
         """What ran."""
-        return twin.describe(self.device)
+        return twin.describe(self.device, self.model)

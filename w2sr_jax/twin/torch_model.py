@@ -14,19 +14,25 @@ import numpy as np
 import torch
 import transformers
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from w2sr_jax.core.config import OptimizerConfig
 
 Rows = dict[str, torch.Tensor]
 
 
-def set_up() -> torch.device:
-    """The device of this rank. OMP_NUM_THREADS has set the threads; several ranks meet as torchrun's do."""
+def set_up(dtype: str) -> torch.device:
+    """The device of this rank. OMP_NUM_THREADS has set the threads; several ranks meet as torchrun's do.
+
+    Args:
+        dtype: of activations.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-        torch.set_float32_matmul_precision("highest")  # as ours on request; bfloat16 is autocast's business
+        # As jax_train.set_precision: float32 is float32. In a bfloat16 model what stays float32 is TF32, JAX's default.
+        torch.set_float32_matmul_precision("highest" if dtype == "float32" else "high")
     else:
         device = torch.device("cpu")
     if world > 1:
@@ -42,29 +48,38 @@ def rank() -> int:
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 
-def load(directory: str | Path, device: torch.device, remat: str) -> Any:
+def attention(device: torch.device, dtype: str) -> str:
+    """flash-attn, which knows no float32, where it is installed, else torch's scaled_dot_product_attention."""
+    flash = device.type == "cuda" and dtype == "bfloat16" and importlib.util.find_spec("flash_attn") is not None
+    return "flash_attention_2" if flash else "sdpa"
+
+
+def load(directory: str | Path, device: torch.device, remat: str, dtype: str) -> Any:
     """float32 master weights of a Hugging Face directory, in training mode.
 
-    Attention is torch's scaled_dot_product_attention, or flash-attn where that is installed. Gradient checkpointing is
-    of whole layers, whatever remat keeps beside their inputs; "none" is none.
+    Gradient checkpointing is of whole layers, whatever remat keeps beside their inputs; "none" is none.
     """
-    flash = device.type == "cuda" and importlib.util.find_spec("flash_attn") is not None
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        directory, dtype=torch.float32, attn_implementation="flash_attention_2" if flash else "sdpa"
+        directory, dtype=torch.float32, attn_implementation=attention(device, dtype)
     )
     if remat != "none":
         model.gradient_checkpointing_enable({"use_reentrant": False})
     model.train().to(device)
-    return shard(model) if world_size() > 1 else model
+    return shard(model, dtype) if world_size() > 1 else model
 
 
-def shard(model: Any) -> Any:
-    """FSDP2 over all ranks: each layer gathers its weights for its turn, and the rest is one group."""
-    from torch.distributed.fsdp import fully_shard
+def shard(model: Any, dtype: str) -> Any:
+    """FSDP2 over all ranks: each layer gathers its weights for its turn, and the rest is one group.
 
+    In bfloat16 the weights are cast before they are gathered, and gradients are summed in float32.
+    """
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    mixed = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    policy = mixed if dtype == "bfloat16" else MixedPrecisionPolicy()
     for layer in model.model.layers:
-        fully_shard(layer)
-    return fully_shard(model)
+        fully_shard(layer, mp_policy=policy)
+    return fully_shard(model, mp_policy=policy)
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
@@ -106,11 +121,11 @@ def logits(model: Any, rows: Rows, packed: bool) -> torch.Tensor:
     return model(input_ids=tokens, position_ids=positions, attention_mask=mask[:, None], use_cache=False).logits
 
 
-def clip_and_norm(model: nn.Module, clip_norm: float) -> float:
-    """Clips the gradient to a global norm (0 is off) and returns the norm before."""
+def clip_and_norm(model: nn.Module, clip_norm: float) -> torch.Tensor:
+    """Clips the gradient to a global norm (0 is off) and returns the norm before; nothing waits for the device."""
     parameters = [p for p in model.parameters() if p.grad is not None]
     norm = nn.utils.clip_grad_norm_(parameters, clip_norm if clip_norm > 0 else float("inf"))
-    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def synchronize(device: torch.device) -> None:
@@ -118,11 +133,13 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def describe(device: torch.device) -> dict[str, Any]:
+def describe(device: torch.device, model: Any) -> dict[str, Any]:
     """Versions, devices, and the allocator's peak on a GPU."""
     cuda = device.type == "cuda"
     return {
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "platform": "gpu" if cuda else "cpu",
+        "settings": f"attention {model.config._attn_implementation}",
         "device": torch.cuda.get_device_name(device) if cuda else "cpu",
         "devices": world_size() if cuda else 1,
         "threads": torch.get_num_threads(),

@@ -29,15 +29,15 @@ def nll_sum(model: Any, rows: twin.Rows, packed: bool) -> torch.Tensor:
     )
 
 
-def log_softmax(model: Any, rows: twin.Rows, packed: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """(log-probability of each target [B, T], of every token [B, T, V])."""
-    logp_BTV = torch.log_softmax(twin.logits(model, rows, packed).float(), dim=-1)
-    return logp_BTV.gather(-1, rows["targets_BT"].long()[..., None])[..., 0], logp_BTV
+def target_logprobs(logits_BTV: torch.Tensor, rows: twin.Rows) -> torch.Tensor:
+    """Log-probability of each target [B, T], without one of every token."""
+    chosen_BT = logits_BTV.gather(-1, rows["targets_BT"].long()[..., None])[..., 0]
+    return chosen_BT.float() - torch.logsumexp(logits_BTV.float(), dim=-1)
 
 
 def logprobs(model: Any, rows: twin.Rows, packed: bool) -> torch.Tensor:
     """Log-probability of each target [B, T]."""
-    return log_softmax(model, rows, packed)[0]
+    return target_logprobs(twin.logits(model, rows, packed), rows)
 
 
 def policy_sum(model: Any, rows: twin.Rows, packed: bool, loss: tuple[float, float, float, float]) -> torch.Tensor:
@@ -47,7 +47,12 @@ def policy_sum(model: Any, rows: twin.Rows, packed: bool, loss: tuple[float, flo
         loss: clip_low, clip_high, weight of the KL, weight of the entropy.
     """
     clip_low, clip_high, kl, bonus = loss
-    logp, logp_BTV = log_softmax(model, rows, packed)
+    logits_BTV = twin.logits(model, rows, packed)
+    if bonus:  # wants every token's, so the target's come with them
+        logp_BTV = torch.log_softmax(logits_BTV.float(), dim=-1)
+        logp = logp_BTV.gather(-1, rows["targets_BT"].long()[..., None])[..., 0]
+    else:
+        logp = target_logprobs(logits_BTV, rows)
     mask, advantages = rows["loss_mask_BT"], rows["advantages_B"][:, None]
     ratio = torch.exp(torch.where(mask > 0, logp - rows["old_logprobs_BT"], 0.0))
     per_token = -torch.minimum(ratio * advantages, ratio.clamp(1.0 - clip_low, 1.0 + clip_high) * advantages)
@@ -66,11 +71,12 @@ class TorchSFT:
     """
 
     def __init__(self, request: dict[str, Any]):
-        self.device = twin.set_up()
+        self.dtype = request["train"]["dtype"]
+        self.device = twin.set_up(self.dtype)
         self.optimizer_config, self.total = OptimizerConfig(**request["optimizer"]), request["total"]
         train, self.batches = request["train"], Path(request["batches"])
-        self.accumulate, self.bfloat16 = train["grad_accum"], train["dtype"] == "bfloat16"
-        self.model = twin.load(request["model"], self.device, train["remat"])
+        self.accumulate = train["grad_accum"]
+        self.model = twin.load(request["model"], self.device, train["remat"], self.dtype)
         self.optimizer = twin.make_optimizer(self.model, self.optimizer_config)
         self.prepare(request)
 
@@ -80,25 +86,31 @@ class TorchSFT:
         self.loss_sum = lambda rows, packed: function(self.model, rows, packed)
 
     def step(self, number: int) -> tuple[float, float, float]:
-        """(loss, gradient norm, seconds) of update `number`; the clock runs until the new weights are there."""
+        """(loss, gradient norm, seconds) of update `number`; the clock runs until the new weights are there.
+
+        As in our step, nothing is read back from the device before that.
+        """
         arrays = read_batch(self.batches, number)
+        tokens, packed = float(arrays["loss_mask_BT"].sum()), twin.is_packed(arrays["segment_ids_BT"])
         rate = learning_rate(self.optimizer_config, min(number, self.total - 1), self.total)
         began = time.perf_counter()
-        loss = self.backward(arrays)
+        loss = self.backward(arrays, tokens, packed)
         norm = twin.clip_and_norm(self.model, self.optimizer_config.clip_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         twin.synchronize(self.device)
-        return loss, norm, time.perf_counter() - began
+        seconds = time.perf_counter() - began
+        return float(loss) / tokens, float(norm), seconds
 
-    def backward(self, arrays: dict[str, np.ndarray]) -> float:
-        """Gradients of the mean over the whole batch's targets, in microbatches; the mean itself."""
-        tokens, packed = float(arrays["loss_mask_BT"].sum()), twin.is_packed(arrays["segment_ids_BT"])
+    def backward(self, arrays: dict[str, np.ndarray], tokens: float, packed: bool) -> torch.Tensor:
+        """Gradients of the mean over the whole batch's targets, in microbatches; the targets' summed loss."""
         rows, total = twin.to_device(arrays, self.device), torch.zeros((), device=self.device)
         for micro in range(self.accumulate):
             part = {name: value[micro :: self.accumulate] for name, value in rows.items()}
+            if twin.world_size() > 1:  # gradients meet once an update
+                self.model.set_requires_gradient_sync(micro == self.accumulate - 1)
             with self.autocast():
                 loss = self.loss_sum(part, packed)
             # FSDP averages gradients over the ranks; ours is a sum over all targets of the batch.
@@ -106,14 +118,16 @@ class TorchSFT:
             total += loss.detach()
         if twin.world_size() > 1:
             torch.distributed.all_reduce(total)
-        return float(total) / tokens
+        return total
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else contextlib.nullcontext()
+        """bfloat16 on one device; FSDP's own policy casts the weights of several."""
+        alone = self.dtype == "bfloat16" and twin.world_size() == 1
+        return torch.autocast(self.device.type, torch.bfloat16) if alone else contextlib.nullcontext()
 
     def describe(self) -> dict[str, Any]:
         """What ran."""
-        return twin.describe(self.device)
+        return twin.describe(self.device, self.model)
 
 
 class TorchGRPO(TorchSFT):
@@ -126,7 +140,7 @@ class TorchGRPO(TorchSFT):
     def prepare(self, request: dict[str, Any]) -> None:
         loss = GRPOLossConfig(**request["loss"])
         weights = (loss.clip_low, loss.clip_high, loss.kl, loss.entropy)
-        self.reference = twin.load(request["model"], self.device, "none").requires_grad_(False)
+        self.reference = twin.load(request["model"], self.device, "none", self.dtype).requires_grad_(False)
         policy = torch.compile(policy_sum) if request["compile"] else policy_sum
         self.reference_logprobs = torch.compile(logprobs) if request["compile"] else logprobs
         self.loss_sum = lambda rows, packed: policy(self.model, self.with_reference(rows, packed), packed, weights)

