@@ -89,7 +89,7 @@ def _read(text: str, match: re.Match[str], end: int) -> Equation | None:
     starts = [match.start("first"), *(step.start(2) for step in steps)]
     chained = linked is not None and linked[0].endswith("=")
     whole = value(match["result"]) * (-1 if match["sign"] else 1)
-    written = (whole,) if linked or not match["over"] else ()
+    written: tuple[Fraction, ...] = (whole,) if linked or not match["over"] else ()
     if match["over"]:
         written += (whole / int(match["over"]),)
     return Equation(
