@@ -7,7 +7,7 @@ before (loading, compiling, a first pass) is a row of its own. They take turns, 
 meets both.
 Two workloads: greedy answers of one length, and sampled answers that stop with a chance of 1 in 64 at each token (a
 random model at temperature 1 is nearly uniform, so a 64th of the vocabulary are stop tokens), at most 384. vLLM is
-compiled and draws without a seed for each request, as it is fastest; the stages start it eagerly and seed it.
+compiled and draws without a seed for each request, as for throughput; the stages start it eagerly and seed it.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def sampling(load: dict[str, Any]) -> Sampling:
 
 
 class VllmGenerate(JaxGenerate):
-    """The same with vLLM as it is fastest: compiled, and without a seed for each request, which draws row by row.
+    """The same with vLLM as for throughput: compiled, and without a seed for each request, which draws row by row.
 
     Our stages start it eagerly and seed it: a start that takes seconds, and answers that can be had again.
     """
