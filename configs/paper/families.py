@@ -29,7 +29,7 @@ def llama_teaches_qwen(teacher: str = "llama-8b", rival: str = "") -> PaperExper
 def qwen_teaches_llama(teacher: str = "1.5b", rival: str = "") -> PaperExperiment:
     """A Qwen2.5 teacher and the Llama-3.1-8B student, as in llama31.py.
 
-    Chips: v5e:4x4 (16); hours: 5.8 SFT + at most 185 GRPO; USD: 112 + at most 3,550
+    Chips: v5e:4x4 (16); hours: 6.4 SFT + at most 203 GRPO; USD: 123 + at most 3,905
     Compare: no published number is verified; base and RL of the student as in llama31.py.
     """
     return pair("8b", teacher, rival)

@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from w2sr_jax.core import cost, gym
 from w2sr_jax.core.references import needed, references
 from w2sr_jax.core.stage_config import GRPOConfig, Node, SFTConfig
 from w2sr_jax.core.topology import parse_topology
-from w2sr_jax.model.flops import FlopsShape
+
+if TYPE_CHECKING:
+    from w2sr_jax.model.flops import FlopsShape
 
 LEVEL_3_TO_5 = 8400  # training problems of SimpleRL-Zoo, about
 PROMPT_TOKENS = 1024  # SimpleRL-Zoo's limit
