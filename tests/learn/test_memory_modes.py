@@ -1,4 +1,4 @@
-"""Moments and accumulated gradients in bfloat16: they train as float32 does, save, restore and repeat themselves."""
+"""Moments and gradients in bfloat16 train as float32 does; moments on the host train alike. All save and restore."""
 
 import jax
 import jax.numpy as jnp
@@ -90,6 +90,41 @@ def test_small_moments_are_the_same_on_a_mesh(model, packed_batch, train):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("sizes", [None, (2, 2, 2)])
+def test_moments_on_the_host_change_nothing_but_where_they_wait(model, packed_batch, train, sizes, tmp_path):
+    graphdef, params = model()
+    mesh = sizes and make_mesh(MeshConfig(**dict(zip(("data", "fsdp", "tensor"), sizes))))
+
+    def follow(config):
+        optimizer, step = make_optimizer(config), make_sft_step(graphdef, config, train(grad_accum=2), mesh)
+        own = jax.tree.map(jnp.copy, params)
+        state = init_state(own if mesh is None else jax.device_put(own, tree_shardings(own, mesh)), optimizer, mesh)
+        kinds = [memory_kinds(state)]
+        for seed in range(3):
+            batch = packed_batch(seed)
+            state, _ = step(state, batch if mesh is None else shard_batch(batch, mesh), RATE)
+            kinds.append(memory_kinds(state))
+        return state, kinds
+
+    (here, _), (there, kinds) = follow(OptimizerConfig()), follow(OptimizerConfig(offload=True))
+    assert kinds == [({"device"}, {"pinned_host"})] * 4
+    for a, b in zip(jax.tree.leaves(here), jax.tree.leaves(there), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with Checkpointer(tmp_path, CheckpointConfig()) as checkpointer:
+        checkpointer.save(3, there, {})
+    with Checkpointer(tmp_path, CheckpointConfig()) as checkpointer:
+        like = abstract_state(params, make_optimizer(OptimizerConfig(offload=True)), mesh)
+        restored = checkpointer.restore_latest(like)[1]
+    assert memory_kinds(restored) == ({"device"}, {"pinned_host"})
+    for a, b in zip(jax.tree.leaves(there), jax.tree.leaves(restored), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def memory_kinds(state):
+    """Of parameters and of moments."""
+    return tuple({x.sharding.memory_kind for x in jax.tree.leaves(part)} for part in (state.params, state.opt_state))
+
+
 def test_at_their_defaults_the_options_do_not_show_in_a_node_s_key():
-    assert "moments" not in to_dict(OptimizerConfig())
+    assert not {"moments", "offload"} & set(to_dict(OptimizerConfig()))
     assert not {"grad_dtype", "attention"} & set(to_dict(TrainConfig()))

@@ -98,6 +98,9 @@ class OptimizerConfig:
     moments: str = opt(
         "float32", "of both moments; bfloat16 halves their memory", choices=("float32", "bfloat16"), later=True
     )
+    offload: bool = opt(
+        False, "moments wait in the host's memory between updates: 8 bytes a parameter less, two transfers", later=True
+    )
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)

@@ -36,6 +36,10 @@ def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float
     return config.learning_rate * (config.final_fraction + (1.0 - config.final_fraction) * shape)
 
 
+class OnHost(optax.GradientTransformation):
+    """An optimizer whose state waits in the host's memory between updates; learn/state.py and learn/step.py move it."""
+
+
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """Clipping, Adam and decoupled weight decay; the update is to be multiplied by -learning rate."""
     adam = {"float32": optax.scale_by_adam, "bfloat16": scale_by_adam_bfloat16}[config.moments]
@@ -44,7 +48,8 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
         parts.insert(0, optax.clip_by_global_norm(config.clip_norm))
     if config.weight_decay > 0:
         parts.append(optax.add_decayed_weights(config.weight_decay, mask=decay_mask))
-    return optax.chain(*parts)
+    optimizer = optax.chain(*parts)
+    return OnHost(optimizer.init, optimizer.update) if config.offload else optimizer
 
 
 def decay_mask(params: Any) -> Any:

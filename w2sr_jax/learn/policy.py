@@ -21,7 +21,7 @@ from w2sr_jax.core.stage_config import GRPOConfig
 from w2sr_jax.learn.losses import MAX_METRICS
 from w2sr_jax.learn.optim import learning_rate, make_optimizer
 from w2sr_jax.learn.rollout import bucket, pad_rollout
-from w2sr_jax.learn.state import TrainState, abstract_state, init_state, load_model, shard_batch
+from w2sr_jax.learn.state import TrainState, abstract_state, init_state, load_model, place_batch, place_rate
 from w2sr_jax.learn.step import RolloutBatch, Step, make_grpo_step, make_logprob_fn
 from w2sr_jax.model import hf
 
@@ -96,7 +96,7 @@ class Policy:
         clock.lap("reference_seconds", parts)
         for part in parts * config.epochs_per_step:
             rate = learning_rate(config.optimizer, done * updates + len(values), config.steps * updates)
-            self.state, metrics = self.step(self.state, part, rate)
+            self.state, metrics = self.step(self.state, part, place_rate(rate, self.mesh))
             values.append(metrics)
         fetched = jax.device_get(values)
         clock.lap("gradient_seconds", self.state)
@@ -126,8 +126,7 @@ class Policy:
             np.zeros(rows),
             length,
         )
-        if self.mesh is not None:
-            batch = shard_batch(batch, self.mesh)
+        batch = place_batch(batch, self.mesh)
         logprobs = make_logprob_fn(self.graphdef, replace(self.config.train, grad_accum=1), self.mesh)
         found_BT = np.asarray(logprobs(self.state.params if params is None else params, batch))
         return [
@@ -154,7 +153,7 @@ class Policy:
         rows = self.config.minibatch_prompts * self.config.sampling.n
         starts = range(0, len(rollout.advantages_B), rows)
         parts = [jax.tree.map(lambda x, i=i: x[i : i + rows], rollout) for i in starts]
-        return parts if self.mesh is None else [shard_batch(part, self.mesh) for part in parts]
+        return [place_batch(part, self.mesh) for part in parts]
 
 
 class _Laps:

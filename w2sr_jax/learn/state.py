@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh, SingleDeviceSharding
@@ -15,6 +16,7 @@ from jax.sharding import Mesh, SingleDeviceSharding
 from w2sr_jax.core import mesh as mesh_lib
 from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.stage_config import TrainConfig
+from w2sr_jax.learn.optim import OnHost
 from w2sr_jax.model import hf
 from w2sr_jax.model.decoder import Decoder
 
@@ -49,17 +51,29 @@ def init_state(params: Any, optimizer: optax.GradientTransformation, mesh: Mesh 
     """
 
     def fresh(params: Any) -> tuple[Any, jax.Array]:
-        rest = optimizer.init(params), jnp.int32(0)
-        return rest if mesh is None else jax.lax.with_sharding_constraint(rest, tree_shardings(rest, mesh))
+        return optimizer.init(params), jnp.int32(0)
 
-    return TrainState(params, *(fresh(params) if mesh is None else jax.jit(fresh)(params)))
+    if mesh is None and not isinstance(optimizer, OnHost):
+        return TrainState(params, *fresh(params))  # not committed to their device, like the parameters
+    where = state_shardings(jax.eval_shape(lambda p: TrainState(p, *fresh(p)), params), optimizer, mesh)
+    return TrainState(params, *jax.jit(fresh, out_shardings=(where.opt_state, where.step))(params))
 
 
 def abstract_state(params: Any, optimizer: optax.GradientTransformation, mesh: Mesh | None = None) -> TrainState:
     """Shapes, dtypes and shardings of `init_state(params, ...)`, for restoring; params may be abstract themselves."""
     state = jax.eval_shape(lambda p: TrainState(p, optimizer.init(p), jnp.int32(0)), params)
-    shardings = tree_shardings(state, mesh)
+    shardings = state_shardings(state, optimizer, mesh)
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
+
+
+def state_shardings(state: TrainState, optimizer: optax.GradientTransformation, mesh: Mesh | None) -> TrainState:
+    """`tree_shardings` of a state, in the host's memory where the optimizer wants its own there."""
+    found = tree_shardings(state, mesh)
+    if not isinstance(optimizer, OnHost):
+        return found
+    return dataclasses.replace(
+        found, opt_state=jax.tree.map(lambda s: s.with_memory_kind("pinned_host"), found.opt_state)
+    )
 
 
 def tree_shardings(tree: Any, mesh: Mesh | None) -> Any:
@@ -104,3 +118,15 @@ def shard_batch(batch: Any, mesh: Mesh, rows: int | None = None) -> Any:
             f"batch of {rows} rows does not split over data x fsdp = {mesh_lib.batch_ways(mesh)} device groups"
         )
     return jax.tree.map(lambda x: mesh_lib.place_rows(x, mesh, rows), batch)
+
+
+def place_batch(batch: Any, mesh: Mesh | None, rows: int | None = None) -> Any:
+    """A batch of numpy arrays on the mesh (`shard_batch`), or on the default device without one."""
+    return jax.device_put(batch) if mesh is None else shard_batch(batch, mesh, rows)
+
+
+def place_rate(rate: float, mesh: Mesh | None) -> jax.Array:
+    """A learning rate on every device of the mesh. It is sent like a batch, so that a step itself transfers nothing."""
+    if mesh is None:
+        return jax.device_put(np.float32(rate))
+    return jax.make_array_from_callback((), mesh_lib.replicated(mesh), lambda _: np.float32(rate))

@@ -189,6 +189,7 @@ def _update(share: LossShare, optimizer_key: Any, accumulation: Accumulation, me
     """The update that every loss has in common."""
     grad_accum, grad_dtype = accumulation
     optimizer = optim.make_optimizer(OptimizerConfig(**dict(optimizer_key)))
+    on_host = isinstance(optimizer, optim.OnHost)
 
     def step(state: TrainState, batch: Any, lr: Any) -> tuple[TrainState, Metrics]:
         batch = _constrain_batch(batch, mesh)
@@ -212,9 +213,13 @@ def _update(share: LossShare, optimizer_key: Any, accumulation: Accumulation, me
             metrics = {k: jnp.max(v) if k in losses.MAX_METRICS else jnp.sum(v) for k, v in parts.items()}
 
         metrics["grad_norm"] = optax.tree.norm(grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        opt_state = jax.device_put(state.opt_state, jax.memory.Space.Device) if on_host else state.opt_state
+        updates, opt_state = optimizer.update(grads, opt_state, state.params)
         params = jax.tree.map(lambda p, u: p - lr * u, state.params, updates)
-        return _constrain(TrainState(params, opt_state, state.step + 1), mesh), metrics
+        state = _constrain(TrainState(params, opt_state, state.step + 1), mesh)
+        if on_host:
+            state = dataclasses.replace(state, opt_state=jax.device_put(state.opt_state, jax.memory.Space.Host))
+        return state, metrics
 
     return step
 

@@ -26,7 +26,7 @@ from w2sr_jax.data.chat import load_tokenizer
 from w2sr_jax.data.pipeline import make_pipeline
 from w2sr_jax.learn.checkpoint import Checkpointer
 from w2sr_jax.learn.optim import learning_rate, make_optimizer
-from w2sr_jax.learn.state import abstract_state, init_state, load_model, shard_batch
+from w2sr_jax.learn.state import abstract_state, init_state, load_model, place_batch, place_rate
 from w2sr_jax.learn.step import make_sft_step
 from w2sr_jax.model import hf
 from w2sr_jax.model.flops import flops_shape
@@ -112,9 +112,8 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
                     rate = learning_rate(config.optimizer, step, total)
                     with profile.step(step, meter, settle=write_pending):
                         with meter.part("data_wait_seconds", running=pending and pending[1]):
-                            batch = next(pipeline)
-                            placed = batch if mesh is None else shard_batch(batch, mesh, rows)
-                        state, values = train_step(state, placed, rate)
+                            batch = place_batch(next(pipeline), mesh, rows)
+                        state, values = train_step(state, batch, place_rate(rate, mesh))
                         write_pending()
                         tokens += (count := pipeline.batch_tokens)
                         flops += (done := cost.train_flops(tokens=count, context=pipeline.batch_context, **shape))
