@@ -17,6 +17,7 @@ from absl import logging
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from w2sr_jax.core import processes
+from w2sr_jax.core.compilation_cache import keep_compiled_programs
 from w2sr_jax.core.config import MeshConfig
 from w2sr_jax.core.errors import UsageError, W2SRError
 
@@ -179,6 +180,7 @@ def mesh_or_none(config: MeshConfig) -> Mesh | None:
     """
     if jax.process_count() != processes.count():
         raise UsageError(f"this is one of {jax.process_count()} processes; start each with --distributed")
+    keep_compiled_programs(jax.default_backend())
     if (config.data, config.fsdp, config.tensor) == (1, 1, 1) and jax.process_count() == 1:
         return None  # the first device, however many others there are
     mesh = make_mesh(config)

@@ -35,6 +35,7 @@ def environment(threads: int, base: Mapping[str, str]) -> dict[str, str]:
         "GLIBC_TUNABLES": TUNABLES,  # ours has it from `w2sr` itself, so both sides get it
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
+        "JAX_ENABLE_COMPILATION_CACHE": "false",
         "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
