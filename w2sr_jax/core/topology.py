@@ -68,8 +68,9 @@ CHIPS = {
     )
 }
 
-# Dense bfloat16 peaks of GPUs, which no topology name stands for (NVIDIA's data sheets of the SXM boards).
+# Dense bfloat16 peaks and memory of GPUs, which no topology name stands for (NVIDIA's data sheets of the SXM boards).
 GPU_FLOPS_PER_S = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H200": 989e12}
+GPU_BYTES_PER_S = {"NVIDIA H100 80GB HBM3": 3350e9, "NVIDIA H200": 4800e9}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -110,6 +111,12 @@ def peak_flops_per_s(device_kind: str) -> float | None:
     """The bfloat16 peak of one device that JAX calls `device_kind`, None where none is known."""
     chip = chip_of(device_kind)
     return chip.flops_per_s if chip else GPU_FLOPS_PER_S.get(device_kind)
+
+
+def memory_bytes_per_s(device_kind: str) -> float | None:
+    """The memory bandwidth of one device that JAX calls `device_kind`, None where none is known."""
+    chip = chip_of(device_kind)
+    return chip.hbm_bytes_per_s if chip else GPU_BYTES_PER_S.get(device_kind)
 
 
 def compile_environment(topology: Topology, environment: Mapping[str, str]) -> dict[str, str]:

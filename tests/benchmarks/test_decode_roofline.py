@@ -1,0 +1,33 @@
+"""What a decoding step must read, and the benchmark from end to end on a tiny model."""
+
+import json
+from pathlib import Path
+
+from benchmarks.decode_roofline import main, step_bytes
+from w2sr_jax.core.files import read_json
+from w2sr_jax.model.config import ModelConfig
+from w2sr_jax.model.params import abstract_params, num_params
+
+SHAPES = Path(__file__).parents[2] / "configs"
+
+
+def test_a_step_reads_every_matrix_once_and_the_cache_of_every_row():
+    config = ModelConfig.from_hf(read_json(SHAPES / "plan" / "qwen2.5-1.5b.json"))
+    weights = step_bytes(config, 2, 128, 0)
+    assert 0.999 < weights / (2 * num_params(abstract_params(config))) < 1  # norms and biases are left out
+    cache = 128 * 100 * config.num_layers * 2 * config.num_kv_heads * config.head_dim * 2
+    assert step_bytes(config, 2, 128, 100) - weights == cache
+
+
+def test_a_tiny_model_s_decoding_is_set_against_the_roofline(capsys):
+    shape = str(SHAPES / "compare" / "tiny.json")
+    options = ["--shape", shape, "--dtype", "float32", "--rows", "2", "--tokens", "16", "--runs", "1"]
+    assert main([*options, "--bandwidth_gb_s", "20"]) == 0
+    line = json.loads(next(line for line in capsys.readouterr().out.splitlines() if line.startswith("{")))
+    assert line["against"] == "the bandwidth roofline"
+    assert line["ours"] > 0
+
+
+def test_a_chip_that_is_not_known_needs_its_bandwidth(capsys):
+    assert main([]) == 2
+    assert "--bandwidth_gb_s" in capsys.readouterr().err
