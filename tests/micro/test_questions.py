@@ -144,7 +144,8 @@ def test_the_documents_tables_are_printed_from_a_finished_run(tiny):
     for section in report["sections"]:
         assert f"## {section['title']}" in text
         assert {*section["arms"], *section["claims"]} <= {*rows}
-    assert rows.count("w2sr_p") == 1  # the arms that sections share are shown once
+    having = sum("w2sr_p" in section["arms"] for section in report["sections"])
+    assert 1 <= rows.count("w2sr_p") <= 2 < having  # what sections share is shown once; another domain has its own
     shared_arms = report["sections"][0]["arms"]
     assert f"| w2sr_n | {100 * shared_arms['w2sr_n']['micro']['pass_at_1']:.1f} |" in text
 

@@ -11,7 +11,7 @@ from flax import nnx
 from w2sr_jax.core.command_line import load_config_file
 from w2sr_jax.core.config import CheckpointConfig
 from w2sr_jax.core.files import read_json, read_jsonl, write_jsonl
-from w2sr_jax.core.records import Problem, Trace
+from w2sr_jax.core.records import GradedTrace, Problem
 from w2sr_jax.model import hf
 from w2sr_jax.model.decoder import Decoder
 from w2sr_jax.stages import run, sft
@@ -145,7 +145,7 @@ def test_the_open_questions_run_to_their_reports_in_one_workdir(models, files, s
         assert list(report["arms"]) == ["base", "teacher", *students, "grpo"]
         assert shared <= status["reused"]
         shared |= {"eval/base/0", "eval/teacher/0", "eval/grpo_published/0"}
-    sizes = {arm: len(read_jsonl(tmp_path / "run" / f"{arm}_traces" / "traces.jsonl", Trace)) for arm in students}
+    sizes = {arm: len(read_jsonl(tmp_path / "run" / f"{arm}_traces" / "traces.jsonl", GradedTrace)) for arm in students}
     assert set(sizes.values()) == {3}
     touched = read_json(tmp_path / "run" / "answer_100_traces" / "counts.json")
     assert touched["touched"] == touched["traces"] > 0

@@ -90,7 +90,7 @@ def qkv(
     return rotate(q, tables, q_scale), rotate(k, tables), v
 
 
-def mlp(w: Weights, x_BTD: jax.Array, hidden: Axes, mesh: Mesh | None = None) -> jax.Array:
+def mlp(w: Weights, x_BTD: jax.Array, hidden: Axes = MANY_TOKENS.hidden, mesh: Mesh | None = None) -> jax.Array:
     """SwiGLU: down(silu(gate(x)) * up(x)), with `hidden` as where what `down` gets lies."""
 
     @jax.checkpoint  # computes the product again for the gradient of `down`, which costs less than to keep it

@@ -37,12 +37,10 @@ def table(report: Report) -> tables.Table:
         rows.append(["RL's training time over W2SR-P's", f"{TIMES_FASTER}x", times])
     if (smaller := times_smaller(report)) is not None:
         rows.append(["student's parameters over the teacher's", f"{TIMES_SMALLER}x", f"{smaller:.1f}x"])
-    above = {arm: relative(report, "w2sr", arm, name) for arm in ("teacher", report["base"])}
-    if (uplift := above[report["base"]]) is not None:
+    if (uplift := relative(report, "w2sr", report["base"], name)) is not None:
         rows.append(["W2SR above its base, of the base's Pass@1", UPLIFT, f"{100 * uplift:.1f} %"])
-    if (ahead := above["teacher"]) is not None:
-        weaker = ahead / (1 + ahead)
-        rows.append(["teacher below W2SR, of W2SR's Pass@1", WEAKER, f"{100 * weaker:.1f} %"])
+    if (behind := relative(report, "teacher", "w2sr", name)) is not None:
+        rows.append(["teacher below W2SR, of W2SR's Pass@1", WEAKER, f"{-100 * behind:.1f} %"])
     if found:
         rows.append(["average Pass@1, base", MATH_7B["base"], tables.pass_at_1(report["arms"][report["base"]][name])])
         if "w2sr_n" in found:

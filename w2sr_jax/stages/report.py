@@ -199,9 +199,10 @@ def teachers(config: ReportConfig) -> dict[str, dict[str, Any]]:
 
 
 def parameters(model: str) -> float | None:
-    """Of a model's directory by its config.json, else by the size in its name (`Qwen2.5-Math-7B`)."""
-    if (Path(model) / "config.json").exists():
-        outer, layer = param_specs(hf.load_config(Path(model)))
+    """Of a model's directory or a training workdir by its config.json, else by the size in its name (`Qwen2.5-7B`)."""
+    directory = next((path for path in (Path(model) / "export", Path(model)) if (path / "config.json").exists()), None)
+    if directory is not None:
+        outer, layer = param_specs(hf.load_config(directory))
         return float(sum(math.prod(spec.shape) for spec in (*outer.values(), *layer.values())))
     sizes = re.findall(r"(?<![\d.])(\d+(?:\.\d+)?)([BM])(?![A-Za-z])", model)
     return float(sizes[-1][0]) * {"B": 1e9, "M": 1e6}[sizes[-1][1]] if sizes else None
