@@ -60,6 +60,7 @@ def shrunk(models, files, one_device, tmp_path):
         config.grpo_steps, config.grpo_prompts, config.grpo_minibatch, config.grpo_samples = 1, 4, 2, 4
         config.grpo_tokens, config.sft_grad_accum, config.grpo_grad_accum = 6, 2, 2
         config.dtype, config.decode_batch, config.mesh, config.bootstrap = "float32", 32, one_device, 200
+        config.remat = "full"  # students of other sizes have others, and are here one model
         for name, value in changes.items():
             setattr(config, name, value)
         return config
