@@ -16,13 +16,16 @@ TO_QWEN: Claims = {
     "Qwen learns from a Llama teacher": ("from_llama", "base"),
     "Qwen beats its Llama teacher": ("from_llama", "llama_teacher"),
     "Qwen learns more from a Qwen teacher than from a Llama teacher": ("w2sr", "from_llama"),
-    "... from correct traces": ("w2sr_p", "from_llama_p"),
+    "Qwen learns more from a Qwen teacher's correct traces than from a Llama teacher's": ("w2sr_p", "from_llama_p"),
 }
 TO_LLAMA: Claims = {
     "Llama learns from a Qwen teacher": ("from_qwen", "base"),
     "Llama beats its Qwen teacher": ("from_qwen", "qwen_teacher"),
     "Llama learns more from a Llama teacher than from a Qwen teacher": ("from_llama", "from_qwen"),
-    "... from correct traces": ("from_llama_p", "from_qwen_p"),
+    "Llama learns more from a Llama teacher's correct traces than from a Qwen teacher's": (
+        "from_llama_p",
+        "from_qwen_p",
+    ),
 }
 
 
