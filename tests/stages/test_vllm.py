@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -102,6 +103,7 @@ def test_a_sampled_run_goes_on_with_what_is_missing(files, model, one_device, de
     distill.main(config, str(tmp_path / "whole"))
     whole = read_jsonl(tmp_path / "whole/traces.jsonl", Trace)
     (tmp_path / "cut").mkdir()
+    shutil.copy(tmp_path / "whole/identity.json", tmp_path / "cut")  # written before the first answer
     lines = (tmp_path / "whole/traces.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "cut/traces.jsonl").write_text("".join(lines[:3]) + lines[3][:20])
     distill.main(config, str(tmp_path / "cut"))
