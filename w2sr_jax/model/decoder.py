@@ -244,8 +244,10 @@ class Decoder(nnx.Module):
 
             return (block(self.config, w, x, tables, attend, mesh, layout=ONE_TOKEN), k_all, v_all, layer + 1), None
 
+        x_B1D = constrain(x_B1D, ONE_TOKEN.residual, mesh)
         (x_B1D, k, v, _), _ = self._run(body, (x_B1D, cache.k, cache.v, jnp.int32(0)))
-        hidden_BD = rms_norm(x_B1D[:, 0], self.norm[...], self.config.rms_norm_eps)
+        hidden_B1D = rms_norm(x_B1D, self.norm[...], self.config.rms_norm_eps)
+        hidden_BD = constrain(hidden_B1D, ONE_TOKEN.residual, mesh)[:, 0]  # or the head would be gathered
         return constrain(self.logits(hidden_BD), ("batch", "act_vocab"), mesh), Cache(k, v)
 
     def _begin(
