@@ -76,12 +76,12 @@ def _items(text: str) -> list[str]:
     """The elements of `(a,b)`, `[a,b)`, `\\{a,b\\}` or `a,b`; a single one if no comma stands outside brackets."""
     for opening, closing in ((r"\{", r"\}"), ("(", ")"), ("[", "]"), ("(", "]"), ("[", ")")):
         inner = text[len(opening) : -len(closing)]
-        if text.startswith(opening) and text.endswith(closing) and (found := _at_commas(inner)):
+        if text.startswith(opening) and text.endswith(closing) and (found := at_commas(inner)):
             return found
-    return _at_commas(text)
+    return at_commas(text)
 
 
-def _at_commas(text: str) -> list[str]:
+def at_commas(text: str) -> list[str]:
     """Cut at commas outside brackets; nothing if the brackets do not balance."""
     items, depth, start = [], 0, 0
     for place, char in enumerate(text):
@@ -111,7 +111,7 @@ def _rows(text: str) -> list[list[str]]:
 
 def _unbracketed(one: str, two: str) -> tuple[str, str] | None:
     """The two without brackets around the whole of either, or None if neither has any."""
-    bare = [t[1:-1] if t[:1] + t[-1:] in ("()", "[]", "{}") and _at_commas(t[1:-1]) else t for t in (one, two)]
+    bare = [t[1:-1] if t[:1] + t[-1:] in ("()", "[]", "{}") and at_commas(t[1:-1]) else t for t in (one, two)]
     return None if bare == [one, two] else (bare[0], bare[1])
 
 
