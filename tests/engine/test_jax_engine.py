@@ -11,7 +11,7 @@ from flax import nnx
 
 from w2sr_jax.core.errors import UsageError, W2SRError
 from w2sr_jax.engine.base import Completion, Sampling, request_seeds
-from w2sr_jax.engine.jax_engine import JaxEngine, plan_batches
+from w2sr_jax.engine.jax_engine import JaxEngine, plan_batch
 from w2sr_jax.model import hf
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.decoder import Decoder
@@ -193,21 +193,15 @@ def test_without_a_tokenizer_token_ids_are_all_there_is(engine):
 
 
 @pytest.mark.parametrize("ways", [1, 2, 4])
-@pytest.mark.parametrize(
-    ("count", "n", "batch_size"), [(0, 1, 4), (1, 1, 64), (70, 1, 64), (9, 8, 64), (5, 100, 8), (3, 3, 1)]
-)
-def test_batches_hold_every_sample_once_within_the_batch_size(count, n, batch_size, ways):
+@pytest.mark.parametrize(("count", "n", "batch_size"), [(1, 1, 64), (70, 1, 64), (9, 8, 64), (5, 100, 8), (3, 3, 1)])
+def test_a_batch_takes_every_sample_once_in_rows_of_the_batch_size(count, n, batch_size, ways):
     lengths = [(7 * i) % 11 + 1 for i in range(count)]
-    batches = plan_batches(lengths, n, batch_size, ways)
-    held = [(p, s + c) for b in batches for p, s in b.requests for c in range(b.copies)]
-    assert sorted(held) == [(p, s) for p in range(count) for s in range(n)]
-    assert ways > 1 or len(batches) <= 1  # on one device the batch is filled again
-    for batch in batches:
-        assert ways == 1 or len(batch.requests) <= batch.size
-        assert batch.size % ways == 0
-        assert batch.size * batch.copies <= max(batch_size, ways)
-    assert len({b.size for b in batches}) <= 2
-    order = [lengths[p] for b in batches for p, _ in b.requests]
+    batch = plan_batch(lengths, n, batch_size, ways)
+    held = [(prompt, sample + copy) for prompt, sample in batch.requests for copy in range(batch.copies)]
+    assert sorted(held) == [(prompt, sample) for prompt in range(count) for sample in range(n)]
+    assert batch.size % ways == 0
+    assert batch.size * batch.copies <= max(batch_size, ways)
+    order = [lengths[prompt] for prompt, _ in batch.requests]
     assert order == sorted(order, reverse=True)
 
 

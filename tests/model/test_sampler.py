@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from w2sr_jax.core.config import MeshConfig
+from w2sr_jax.core.mesh import make_mesh, sharding
 from w2sr_jax.model import decode_loop, sampler
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.decoder import Decoder
@@ -347,16 +349,37 @@ def test_nothing_is_compiled_again_for_other_prompts_limits_stop_ids_or_weights(
     assert compiled() == 0
 
 
+EVEN = ModelConfig(**BASE | {"tie_embeddings": True, "vocab_size": 64})
+
+
+def on_mesh(data: int, fsdp: int, tensor: int):
+    """(the EVEN model on a mesh of so many devices, the mesh)."""
+    mesh, model = make_mesh(MeshConfig(data=data, fsdp=fsdp, tensor=tensor)), make_model(EVEN)
+    for _, param in nnx.to_flat_state(nnx.state(model)):
+        param.set_value(jax.device_put(param[...], sharding(param.logical_axes, param.shape, mesh)))
+    return model, mesh
+
+
 @pytest.mark.parametrize("sizes", [(2, 2, 2), (1, 2, 4)], ids=["kv-heads-split", "kv-heads-replicated"])
 def test_a_mesh_gives_the_same_tokens(sizes):
-    from w2sr_jax.core.config import MeshConfig
-    from w2sr_jax.core.mesh import make_mesh, sharding
-
-    mesh = make_mesh(MeshConfig(data=sizes[0], fsdp=sizes[1], tensor=sizes[2]))
-    config = ModelConfig(**BASE | {"tie_embeddings": True, "vocab_size": 64})
-    model, sharded = make_model(config), make_model(config)
-    for _, param in nnx.to_flat_state(nnx.state(sharded)):
-        param.set_value(jax.device_put(param[...], sharding(param.logical_axes, param.shape, mesh)))
-    alone, spread = run(model, PROMPTS), run(sharded, PROMPTS, mesh=mesh)
+    sharded, mesh = on_mesh(*sizes)
+    alone, spread = run(make_model(EVEN), PROMPTS), run(sharded, PROMPTS, mesh=mesh)
     assert [row.token_ids for row in spread] == [row.token_ids for row in alone]
     np.testing.assert_allclose([r.logprobs for r in spread], [r.logprobs for r in alone], atol=1e-4)
+
+
+@pytest.mark.parametrize("sizes", [(2, 2, 2), (2, 4, 1)])
+def test_on_a_mesh_rows_are_filled_again_and_nothing_is_compiled_twice(monkeypatch, sizes):
+    """The LADDER, two samples of each prompt, through rows for eight prompts."""
+    sharded, mesh = on_mesh(*sizes)
+    prompts = sorted(LADDER, key=len, reverse=True)
+    options = {"temperature": 1.3, "stop_token_ids": tuple(range(7)), "max_tokens": 30, "batch": 8, "copies": 2}
+    alone, slots = run(make_model(EVEN), prompts, **options), record_decodes(monkeypatch)
+    spread = run(sharded, prompts, mesh=mesh, **options)
+    assert len(slots) > 1 + len(prompts) // 8  # one batch after another: four
+    assert [row.token_ids for row in spread] == [row.token_ids for row in alone]
+    for one, other in zip(spread, alone):
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
+    with count_compilations() as compiled:
+        run(sharded, prompts, mesh=mesh, **options)
+    assert compiled() == 0

@@ -58,7 +58,14 @@ def test_the_fastest_that_fits_is_chosen():
     slow, fast, large = (Shape(1, 1, 8, rows, "full") for rows in (1, 2, 4))
     tried = [(slow, fitting(10, 1, 3.0)), (fast, fitting(12, 1, 2.0)), (large, fitting(20, 1, 1.0))]
     assert cheapest(tried)[0] == fast
-    assert cheapest([(large, fitting(20, 1, 1.0))]) is None
+
+
+def test_a_shape_that_leaves_room_comes_before_a_faster_one_that_leaves_none():
+    roomy, tight = (Shape(1, 1, 8, rows, "full") for rows in (1, 2))
+    tried = [(roomy, fitting(10, 1, 3.0)), (tight, fitting(15.9, 1, 2.0))]
+    assert cheapest(tried)[0] == roomy
+    assert cheapest(tried[1:])[0] == tight
+    assert cheapest([(tight, fitting(20, 1, 1.0))]) is None
 
 
 def test_flags_are_what_sft_takes():

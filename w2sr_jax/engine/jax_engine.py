@@ -1,8 +1,8 @@
 """The engine without extra dependencies: the trainer's own decoder with a KV cache, on one device or on a mesh.
 
-Requests are sorted by length. With n samples per prompt, a batch holds whole prompts, whose
-prefill is shared. Compilations are kept for the process: engines of one architecture share them, and new weights
-need none.
+Requests are sorted by length and go through one batch, whose rows are filled again as they end. With n samples per
+prompt it holds whole prompts, whose prefill is shared. Compilations are kept for the process: engines of one
+architecture share them, and new weights need none.
 """
 
 from __future__ import annotations
@@ -37,37 +37,30 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Batch:
-    """Requests of one call of the sampler, (prompt, first sample) pairs of `copies` samples, `size` pairs at once."""
+    """A call of the sampler: requests, (prompt, first sample) pairs of `copies` samples, `size` pairs at once."""
 
     requests: list[tuple[int, int]]
     size: int
     copies: int
 
 
-def plan_batches(lengths: Sequence[int], n: int, batch_size: int, ways: int = 1) -> list[_Batch]:
-    """Splits prompts x n samples into batches of about `batch_size` rows, longest prompts first.
-
-    Where one device group holds the batch, its rows are filled again and again: then there is one such batch.
+def plan_batch(lengths: Sequence[int], n: int, batch_size: int, ways: int = 1) -> _Batch:
+    """Prompts x n samples through about `batch_size` rows, longest prompts first.
 
     Args:
-        lengths: tokens of each prompt.
+        lengths: tokens of each prompt; at least one.
         n: samples per prompt; they share a batch row's prefill if `batch_size` holds n of each device group.
         batch_size: rows at most (but at least one per device group).
         ways: device groups, which must divide the number of prompts in a batch.
     """
     copies = n if batch_size // n >= ways else 1
-    most = max(1, batch_size // copies // ways) * ways
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     requests = [(prompt, sample) for prompt in order for sample in range(0, n, copies)]
-    batches = []
-    held = most if ways > 1 else max(1, len(requests))
-    for first in range(0, len(requests), held):
-        part, size = requests[first : first + held], most
-        # The short last batch: a quarter, a sixteenth... of the full one. Finer steps would cost more compilations.
-        while size % (4 * ways) == 0 and size // 4 >= len(part):
-            size //= 4
-        batches.append(_Batch(part, size, copies))
-    return batches
+    size = max(1, batch_size // copies // ways) * ways
+    # For few requests a quarter, a sixteenth... of a batch. Finer steps would cost more compilations.
+    while size % (4 * ways) == 0 and size // 4 >= len(requests):
+        size //= 4
+    return _Batch(requests, size, copies)
 
 
 class JaxEngine:
@@ -128,32 +121,34 @@ class JaxEngine:
         prompt_seeds = request_seeds(sampling, seeds, len(prompts))
         token_prompts = encode_prompts(prompts, self._tokenizer)
         check_prompts(token_prompts, sampling, self._config.vocab_size, self._config.max_position_embeddings)
-        done, tokenizer = dict[tuple[int, int], Completion](), self._tokenizer
+        if not token_prompts:
+            return []
+        done = dict[tuple[int, int], Completion]()
         lengths = [len(prompt) for prompt in token_prompts]
-        for batch in plan_batches(lengths, sampling.n, self._batch_size, self._sampler.ways):
-            keys = [(prompt, first + c) for prompt, first in batch.requests for c in range(batch.copies)]
+        batch = plan_batch(lengths, sampling.n, self._batch_size, self._sampler.ways)
+        keys = [(prompt, first + copy) for prompt, first in batch.requests for copy in range(batch.copies)]
 
-            def finished(row: int, found: Row, keys: list[tuple[int, int]] = keys) -> None:
-                prompt, sample = keys[row]
-                logprobs = found.logprobs if sampling.logprobs else None
-                completion = make_completion(found.token_ids, logprobs, stopped=found.stopped, tokenizer=tokenizer)
-                done[prompt, sample] = completion
-                if on_finished is not None:
-                    on_finished(prompt, sample, completion)
+        def finished(row: int, found: Row) -> None:
+            prompt, sample = keys[row]
+            logprobs = found.logprobs if sampling.logprobs else None
+            completion = make_completion(found.token_ids, logprobs, stopped=found.stopped, tokenizer=self._tokenizer)
+            done[prompt, sample] = completion
+            if on_finished is not None:
+                on_finished(prompt, sample, completion)
 
-            self._sampler.sample(
-                self._weights,
-                [token_prompts[prompt] for prompt, _ in batch.requests],
-                [(prompt_seeds[prompt], sample) for prompt, sample in keys],
-                batch=batch.size,
-                copies=batch.copies,
-                max_tokens=sampling.max_tokens,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                top_k=sampling.top_k,
-                stop_token_ids=sampling.stop_token_ids,
-                on_row=finished,
-            )
+        self._sampler.sample(
+            self._weights,
+            [token_prompts[prompt] for prompt, _ in batch.requests],
+            [(prompt_seeds[prompt], sample) for prompt, sample in keys],
+            batch=batch.size,
+            copies=batch.copies,
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            stop_token_ids=sampling.stop_token_ids,
+            on_row=finished,
+        )
         return [[done[prompt, sample] for sample in range(sampling.n)] for prompt in range(len(prompts))]
 
     def update_weights(self, source: Any) -> None:

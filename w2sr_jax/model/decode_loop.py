@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
+from w2sr_jax.core.mesh import constrain
 from w2sr_jax.model import unrolled
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.decoder import Decoder
@@ -79,14 +80,30 @@ class State:
     lengths_B: jax.Array  # int32, new tokens so far, the stop token included
     done_B: jax.Array  # bool; also rows without a prompt
 
+    def on(self, mesh: Mesh) -> Self:
+        """The same kept where core/mesh.py says, inside a jitted function: every step finds it where the last did."""
+        rows = {name: getattr(self, name) for name in ROWS}
+        placed = {name: constrain(x, ("batch", None)[: x.ndim], mesh) for name, x in rows.items()}
+        return dataclasses.replace(self, cache=self.cache.on(mesh), slot=constrain(self.slot, (), mesh), **placed)
+
 
 ROWS = ("first_B", "newest_B", "keys_B2", "tokens_BN", "logprobs_BN", "lengths_B", "done_B")  # fields of State
 
 
-@functools.partial(jax.jit, static_argnames=("config", "rows", "length", "tokens", "dtype", "by_layer"))
-def empty(config: ModelConfig, slot: Any, *, rows: int, length: int, tokens: int, dtype: Any, by_layer: bool) -> State:
+@functools.partial(jax.jit, static_argnames=("config", "rows", "length", "tokens", "dtype", "by_layer", "mesh"))
+def empty(
+    config: ModelConfig,
+    slot: Any,
+    *,
+    rows: int,
+    length: int,
+    tokens: int,
+    dtype: Any,
+    by_layer: bool = False,
+    mesh: Mesh | None = None,
+) -> State:
     """A batch without prompts, in a cache of `length` slots, with room for `tokens` new tokens a row."""
-    return State(
+    state = State(
         cache=Cache.empty(config, rows, length, dtype, by_layer=by_layer),
         slot=jnp.int32(slot),
         first_B=jnp.full((rows,), slot, jnp.int32),
@@ -97,26 +114,7 @@ def empty(config: ModelConfig, slot: Any, *, rows: int, length: int, tokens: int
         lengths_B=jnp.zeros((rows,), jnp.int32),
         done_B=jnp.ones((rows,), jnp.bool_),
     )
-
-
-@functools.partial(jax.jit, static_argnames=("graphdef", "copies", "length", "tokens", "mesh"))
-def start(
-    graphdef: nnx.GraphDef[Decoder], params: Any, fill: Fill, *, copies: int, length: int, tokens: int, mesh: Mesh
-) -> State:
-    """A batch on a mesh with all of its rows filled, otherwise as `empty`."""
-    cache = _prefill(graphdef, params, fill, mesh).repeat(copies).grow(length)
-    rows = fill.used_B.shape[0]
-    return State(
-        cache=cache.on(mesh),
-        slot=jnp.int32(fill.prompts_UP.shape[1]),
-        first_B=jnp.repeat(fill.padding_U, copies),
-        newest_B=jnp.repeat(fill.newest_U, copies),
-        keys_B2=row_keys(fill.seeds_B2, fill.samples_B),
-        tokens_BN=jnp.zeros((rows, tokens), jnp.int32),
-        logprobs_BN=jnp.zeros((rows, tokens), jnp.float32),
-        lengths_B=jnp.zeros((rows,), jnp.int32),
-        done_B=~fill.used_B,
-    )
+    return state if mesh is None else state.on(mesh)
 
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "config", "mesh"))
@@ -126,25 +124,28 @@ def prefill(
     """Keys and values of prompts; weights as of `decode`."""
     if isinstance(weights, Unrolled):
         return unrolled.prefill(config, weights, *_read(fill))
-    return _prefill(graphdef, weights, fill, mesh)
+    return nnx.merge(graphdef, weights).prefill(*_read(fill), mesh=mesh)
 
 
-@functools.partial(jax.jit, static_argnames=("copies",), donate_argnames=("state",))
-def refill(state: State, fill: Fill, new: Cache, rows_R: jax.Array, *, copies: int) -> State:
+@functools.partial(jax.jit, static_argnames=("copies", "mesh"), donate_argnames=("state",))
+def refill(state: State, fill: Fill, new: Cache, rows_R: jax.Array, *, copies: int, mesh: Mesh | None = None) -> State:
     """Puts new prompts into rows that are done.
 
     Args:
         fill: its R = U x copies rows; those that are used come first.
         new: of `prefill`.
         rows_R: which rows of the batch they become. No prompt may be longer than the slot that has been reached.
+        mesh: where all devices get all prompts' keys and values, since a row may be filled on any of them.
     """
+    if mesh is not None:
+        new = new.on(mesh, rows=None)
     sources_R = jnp.arange(rows_R.shape[0]) // copies
     rows_R = jnp.where(fill.used_B, rows_R, state.done_B.shape[0])  # beyond the batch: dropped
 
     def put(old: jax.Array, values: Any) -> jax.Array:
         return old.at[rows_R].set(values, mode="drop")
 
-    return dataclasses.replace(
+    filled = dataclasses.replace(
         state,
         cache=state.cache.insert(new, sources_R, rows_R, jnp.sum(fill.used_B), state.slot),
         first_B=put(state.first_B, state.slot - fill.prompts_UP.shape[1] + fill.padding_U[sources_R]),
@@ -153,10 +154,7 @@ def refill(state: State, fill: Fill, new: Cache, rows_R: jax.Array, *, copies: i
         lengths_B=put(state.lengths_B, 0),
         done_B=put(state.done_B, False),
     )
-
-
-def _prefill(graphdef: nnx.GraphDef[Decoder], params: Any, fill: Fill, mesh: Mesh | None) -> Cache:
-    return nnx.merge(graphdef, params).prefill(*_read(fill), mesh=mesh)
+    return filled if mesh is None else filled.on(mesh)
 
 
 def _read(fill: Fill) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -214,7 +212,8 @@ def decode(
             done_B=state.done_B | stops_B | (lengths_B >= request.max_tokens),
         )
 
-    return jax.lax.while_loop(more, step, state)
+    extended = jax.lax.while_loop(more, step, state)
+    return extended if mesh is None else extended.on(mesh)
 
 
 @functools.partial(jax.jit, static_argnames=("length",))

@@ -1,9 +1,8 @@
 """Autoregressive sampling, the host's half: which prompts are in the batch, and what comes out of it.
 
 Widths come in buckets, everything else (weights, stop ids, temperature, number of tokens) is a runtime argument: the
-number of compilations is that of the (batch, prompt, cache) buckets met, over all Samplers of one architecture. On one
-device, rows that are done are filled with the next prompts while the others go on, so that no batch waits for its
-longest answer.
+number of compilations is that of the (batch, prompt, cache) buckets met, over all Samplers of one architecture. Rows
+that are done are filled with the next prompts while the others go on, so that no batch waits for its longest answer.
 
 Shape letters: as in decode_loop.py.
 """
@@ -92,11 +91,13 @@ class Sampler:
         config: of the Decoder whose parameters `sample` is given.
         dtype: of activations and cache.
         mesh: shards the batch over its data axes; every process gives the same prompts and gets all rows.
+
+    Attributes:
+        ways: parts into which the mesh splits a batch, whose prompts must be a multiple of it.
     """
 
     def __init__(self, config: ModelConfig, dtype: Any, *, mesh: Mesh | None = None):
         self._graphdef, self._config, self._mesh = graphdef_of(config, jnp.dtype(dtype)), config, mesh
-        # A prompt batch must be a multiple of this; with more than one, rows are not filled again.
         self.ways = batch_ways(mesh) if mesh is not None else 1
         self._dtype, self._by_layer = jnp.dtype(dtype), mesh is None and jax.default_backend() == "cpu"
 
@@ -128,11 +129,9 @@ class Sampler:
             weights: of `prepare`.
             prompts: token ids, none empty; the longest first, where there are more than `batch`.
             streams: (seed, sample) of each row, which decide its random stream.
-            batch: prompts in the batch at once. Missing ones are dummies that are done from the start.
+            batch: prompts in the batch at once, a multiple of `ways`.
             on_row: called with each row's index and the row, soon after it is done.
         """
-        if len(prompts) > batch and self.ways > 1:
-            raise ValueError(f"{len(prompts)} prompts for a batch of {batch}, which is not filled again on a mesh")
         stop_ids_K = np.full(max(8, 1 << len(stop_token_ids).bit_length()), -1, np.int32)
         stop_ids_K[: len(stop_token_ids)] = list(stop_token_ids)
         request = Request(
@@ -177,7 +176,16 @@ class _Run:
         width, held_B = self._width(self._prompts), np.full(batch * self._copies, -1)
         longest = cache_bucket(width + max_tokens)
         length = min(longest, self._sizes.cache(width))
-        state = self._begin(width, length, batch, max(16, 1 << (max_tokens - 1).bit_length()), held_B)
+        sampler = self._sampler
+        state = decode_loop.empty(
+            *(sampler._config, np.int32(width)),
+            rows=held_B.size,
+            length=length,
+            tokens=max(16, 1 << (max_tokens - 1).bit_length()),
+            dtype=sampler._dtype,
+            by_layer=sampler._by_layer,
+            mesh=sampler._mesh,
+        )
         group, slot = max(1, batch // REFILLS), width
         while True:
             free = np.flatnonzero(held_B < 0)
@@ -190,24 +198,11 @@ class _Run:
                 rows_R = np.argsort(held_B < 0, stable=True)[:fewer]
                 state, held_B = decode_loop.narrow(state, rows_R), held_B[rows_R]
             if slot == state.cache.length:
-                first_B = self._sampler._fetch(state.first_B)
+                first_B = sampler._fetch(state.first_B)
                 state = self._make_room(state, int(np.min(first_B[held_B >= 0])), longest)
             state = self._decode(state, self._enough(held_B, group))
-            done_B, slot = self._sampler._fetch((state.done_B, state.slot))
+            done_B, slot = sampler._fetch((state.done_B, state.slot))
             self._collect(state, done_B, held_B)
-
-    def _begin(self, width: int, length: int, batch: int, tokens: int, held_B: np.ndarray) -> State:
-        """A batch without prompts; on a mesh with its first ones, in all rows at once."""
-        sampler, copies = self._sampler, self._copies
-        if sampler._mesh is None:
-            options = {"rows": held_B.size, "dtype": sampler._dtype, "by_layer": sampler._by_layer}
-            return decode_loop.empty(sampler._config, np.int32(width), length=length, tokens=tokens, **options)
-        count = min(batch, self._waiting())
-        held_B[: count * copies] = np.arange(count * copies)
-        fill = self._fill(count, batch, width)
-        return decode_loop.start(
-            *(sampler._graphdef, self._weights, fill), copies=copies, length=length, tokens=tokens, mesh=sampler._mesh
-        )
 
     def _waiting(self) -> int:
         return len(self._prompts) - self._next
@@ -251,17 +246,17 @@ class _Run:
             self._on_row(index, found)
 
     def _refill(self, state: State, count: int, group: int, rows_R: np.ndarray, held_B: np.ndarray, slot: int) -> State:
-        """Puts the next `count` prompts into free rows."""
+        """Puts the next `count` prompts, of at most `group`, into free rows."""
         width = self._width(self._prompts[self._next : self._next + count])
         assert width <= slot  # longest prompts come first, and `_make_room` leaves this much
-        first = self._next * self._copies
+        first, sampler = self._next * self._copies, self._sampler
         held_B[rows_R] = np.arange(first, first + count * self._copies)
-        padded = np.zeros(group * self._copies, np.int32)
+        size = -(-group // sampler.ways) * sampler.ways  # each part of a mesh reads as many prompts
+        padded = np.zeros(size * self._copies, np.int32)
         padded[: rows_R.size] = rows_R
-        fill = self._fill(count, group, width)
-        sampler = self._sampler
+        fill = self._fill(count, size, width)
         new = decode_loop.prefill(sampler._graphdef, sampler._config, self._weights, fill, mesh=sampler._mesh)
-        return decode_loop.refill(state, fill, new, padded, copies=self._copies)
+        return decode_loop.refill(state, fill, new, padded, copies=self._copies, mesh=sampler._mesh)
 
     def _make_room(self, state: State, unused: int, longest: int) -> State:
         """For a full cache, of whose first slots so many are needed by no row."""

@@ -14,6 +14,7 @@ from w2sr_jax.model.config import ModelConfig
 
 STATE_BYTES = 16  # a parameter: float32 master weight, two moments, gradient
 KEEPING = ("none", "matmuls", "projections", "attention", "full")  # remat policies, from the one that keeps most
+MARGIN = 0.05  # of the memory: what the compiler does not count takes some, too
 
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
@@ -121,6 +122,11 @@ def kept_bytes(model: ModelConfig, length: int, tensor: int, remat: str) -> int:
 
 
 def cheapest(tried: list[tuple[Shape, dict[str, Any]]]) -> tuple[Shape, dict[str, Any]] | None:
-    """The fastest of those that fit (the slice is the same, so it is the cheapest); without times, the first."""
+    """The fastest of those that fit (the slice is the same, so it is the cheapest); without times, the first.
+
+    Those that leave MARGIN free come before those that do not.
+    """
     fitting = [one for one in tried if one[1]["fits"]]
+    roomy = [one for one in fitting if one[1]["peak_bytes_per_chip"] <= (1 - MARGIN) * one[1]["hbm_bytes_per_chip"]]
+    fitting = roomy or fitting
     return min(fitting, key=lambda one: one[1]["step_seconds_estimate"] or 0.0) if fitting else None

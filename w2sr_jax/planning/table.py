@@ -24,10 +24,10 @@ def render(plan: dict[str, Any]) -> str:
 
 
 def verdict(plan: dict[str, Any]) -> str:
-    """fits, 18.90 of 31.24 GiB a chip; or by how much it does not."""
+    """fits, 18.90 of 31.24 GiB a chip, 39 % to spare; or by how much it does not."""
     peak, available = plan["peak_bytes_per_chip"] / GIB, plan["hbm_bytes_per_chip"] / GIB
     if plan["fits"]:
-        return f"fits, {peak:.2f} of {available:.2f} GiB a chip"
+        return f"fits, {peak:.2f} of {available:.2f} GiB a chip, {int(100 * (1 - peak / available))} % to spare"
     least = "at least " if plan["peak_is_lower_bound"] else ""
     return f"does not fit, {least}{peak:.2f} of {available:.2f} GiB a chip"
 
