@@ -53,10 +53,14 @@ def row(what: str, ours: Sequence[float], peer: Sequence[float], unit: str, agai
 
 def machine() -> str:
     """What kind of machine the figures belong to: cores, processor and accelerators, without its name."""
-    model = ""
+    model = platform.processor() or platform.machine()
     if (info := Path("/proc/cpuinfo")).exists():
-        model = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line), "")
-    cores = f"{len(os.sched_getaffinity(0))} cores, {model or platform.processor() or platform.machine()}"
+        first = info.read_text().split("\n\n", 1)[0].splitlines()
+        found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first)}
+        model = found.get("model name", model)
+        # Hypervisors may give every generation of a processor one name.
+        model += "".join(f", {key} {found[key]}" for key in ("cpu family", "model") if key in found)
+    cores = f"{len(os.sched_getaffinity(0))} cores, {model}"
     return ", ".join([cores, *(f"{count} x {kind}" for kind, count in Counter(accelerators(os.environ)).items())])
 
 

@@ -36,6 +36,13 @@ def prompt_bucket(length: int) -> int:
     return _bucket(length, 16)
 
 
+def _fine_bucket(length: int) -> int:
+    """The same with 1.25 and 1.75 times a power of two from 64 on."""
+    width = prompt_bucket(length)
+    finer = width - max(16, 1 << (width - 1).bit_length() >> 3)
+    return finer if width > 64 and length <= finer else width
+
+
 def cache_bucket(length: int) -> int:
     """Slots for `length` tokens, in the same steps from 32 on."""
     return _bucket(length, 32)
@@ -58,12 +65,14 @@ def _elsewhere(rows: int) -> int:
 class Sizes(NamedTuple):
     """Which arrays a batch goes through; every size is a compilation."""
 
+    prompts: Callable[[int], int]  # tokens of the longest -> columns of all
     cache: Callable[[int], int]  # slots in use -> of the cache that it goes on with, if its completions need as many
     smaller: Callable[[int], int]  # rows -> of the batch in which the last ones go on; 0 is none
 
 
-ON_CPU = Sizes(lambda slots: max(128, cache_bucket(slots + 1)), _on_cpu)  # a step costs what the arrays hold
-ELSEWHERE = Sizes(lambda slots: max(512, 2 * slots), _elsewhere)  # it costs what the weights do
+# A step costs what the arrays hold, and elsewhere what the weights do.
+ON_CPU = Sizes(_fine_bucket, lambda slots: max(128, cache_bucket(slots + 1)), _on_cpu)
+ELSEWHERE = Sizes(prompt_bucket, lambda slots: max(512, 2 * slots), _elsewhere)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -189,9 +198,9 @@ class _Run:
         group, slot = max(1, batch // REFILLS), width
         while True:
             free = np.flatnonzero(held_B < 0)
-            while (fits := min(group, self._waiting(), free.size // self._copies)) > 0:
-                rows_R, free = np.split(free, [fits * self._copies])
-                state = self._refill(state, fits, group, rows_R, held_B, slot)
+            while 0 < (count := min(group, self._waiting())) <= free.size // self._copies:
+                rows_R, free = np.split(free, [count * self._copies])
+                state = self._refill(state, count, group, rows_R, held_B, slot)
             if np.all(held_B < 0):
                 return [self._rows[index] for index in range(len(self._rows))]
             if fewer := self._fewer(held_B):
@@ -208,9 +217,12 @@ class _Run:
         return len(self._prompts) - self._next
 
     def _enough(self, held_B: np.ndarray, group: int) -> int:
-        """So many rows done, those without a prompt included, that the host has something to do."""
+        """So many rows done, those without a prompt included, that the host has something to do.
+
+        A part of a group is not filled in: prefill would read as many prompts, most of them dummies.
+        """
         if waiting := self._waiting():
-            return int(np.sum(held_B < 0)) + min(group, waiting) * self._copies
+            return min(group, waiting) * self._copies
         return int(held_B.size - self._part(held_B.size))
 
     def _part(self, rows: int) -> int:
@@ -268,7 +280,7 @@ class _Run:
         return decode_loop.grow(state, length=min(longest, self._sizes.cache(slot)))
 
     def _width(self, prompts: Sequence[Sequence[int]]) -> int:
-        return prompt_bucket(max(len(prompt) for prompt in prompts) - 1)
+        return self._sizes.prompts(max(len(prompt) for prompt in prompts) - 1)
 
     def _fill(self, count: int, batch: int, width: int) -> Fill:
         """The next `count` prompts, and dummies up to `batch`: prompts of one token, of which prefill reads nothing."""

@@ -38,6 +38,10 @@ class JaxGenerate:
         found = self.engine.generate(self.prompts[: self.counts[name]], self.loads[name])
         return [group[0].token_ids for group in found], time.perf_counter() - began
 
+    def close(self) -> None:
+        """Waits for the processes that the engine has: their time is known only then."""
+        self.engine.close()
+
     def describe(self) -> dict[str, Any]:
         """What ran."""
         from w2sr_jax.twin.jax_train import describe

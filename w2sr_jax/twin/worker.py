@@ -69,6 +69,8 @@ def serve(commands: Any, send: Any) -> None:
                 send({"marked": mark_memory()})
             case "describe":
                 send(side.describe() | {"peak_bytes": peak_bytes()})
+    if hasattr(side, "close"):
+        side.close()
 
 
 def mark_memory() -> bool:
