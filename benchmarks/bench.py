@@ -33,7 +33,7 @@ from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.files import read_json
 from w2sr_jax.core.revision import commit, is_dirty
 from w2sr_jax.core.rows import Row, machine
-from w2sr_jax.core.runtime import run
+from w2sr_jax.core.runtime import run, set_up_logging
 from w2sr_jax.reporting import sides as report
 from w2sr_jax.stages import compare
 from w2sr_jax.twin.load import Others
@@ -96,6 +96,7 @@ def main() -> int:
     parser.add_argument("--accept", action="store_true", help="add the figures to history.jsonl")
     options = parser.parse_args()
     flags.FLAGS.mark_as_parsed()  # grain reads absl's flags
+    set_up_logging()  # an hour of work tells how far it is
     print(f"load of the machine at the start: {os.getloadavg()[0]:.1f}", file=sys.stderr)
     with tempfile.TemporaryDirectory() as nowhere:
         try:

@@ -10,10 +10,11 @@ from flax import nnx
 
 from w2sr_jax.core.config import MeshConfig
 from w2sr_jax.core.mesh import make_mesh, sharding
-from w2sr_jax.model import decode_loop, sampler
+from w2sr_jax.model import buckets, decode_loop, sampler
+from w2sr_jax.model.buckets import ELSEWHERE, ON_CPU, cache_bucket, prompt_bucket
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.decoder import Decoder
-from w2sr_jax.model.sampler import Sampler, cache_bucket, prompt_bucket
+from w2sr_jax.model.sampler import Sampler
 from w2sr_jax.model.token_choice import choose_tokens, invert, row_keys, truncate
 
 BASE = {
@@ -103,7 +104,7 @@ def test_sampled_logprobs_are_those_of_the_plain_softmax(small):
 
 
 def test_a_cache_that_grows_on_the_way_changes_nothing(small, monkeypatch):
-    monkeypatch.setattr(sampler, "ON_CPU", sampler.ON_CPU._replace(cache=lambda slots: cache_bucket(slots + 1)))
+    monkeypatch.setattr(buckets, "ON_CPU", ON_CPU._replace(cache=lambda slots: cache_bucket(slots + 1)))
     (row,) = run(small, [PROMPTS[1]], max_tokens=40)
     assert row.token_ids == forward_logprobs(small, PROMPTS[1], row.token_ids).argmax(-1).tolist()
     assert len(row.token_ids) == 40
@@ -263,7 +264,7 @@ LADDER = [[1 + i % 60, 3, 1 + 7 * i % 60] * (1 + i % 5) for i in range(30)]
 @pytest.mark.parametrize("copies", [1, 3])
 def test_rows_that_are_done_are_filled_again_and_nothing_else_changes(small, monkeypatch, copies):
     """Sixty prompts of unequal lengths through a batch of eight, in a cache that must be moved and grown."""
-    monkeypatch.setattr(sampler, "ON_CPU", sampler.ON_CPU._replace(cache=lambda slots: cache_bucket(slots + 1)))
+    monkeypatch.setattr(buckets, "ON_CPU", ON_CPU._replace(cache=lambda slots: cache_bucket(slots + 1)))
     prompts = sorted(2 * LADDER, key=len, reverse=True)
     streams = [(100 + prompt, sample) for prompt in range(len(prompts)) for sample in range(copies)]
     options = {"temperature": 1.3, "stop_token_ids": tuple(range(7)), "max_tokens": 30, "copies": copies}
@@ -283,7 +284,7 @@ def test_rows_that_are_done_are_filled_again_and_nothing_else_changes(small, mon
             np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
 
 
-@pytest.mark.parametrize(("smaller", "sizes"), [(lambda n: n // 4, {8, 2}), (sampler._on_cpu, {24, 16, 8, 4, 2, 1})])
+@pytest.mark.parametrize(("smaller", "sizes"), [(lambda n: n // 4, {8, 2}), (ON_CPU.smaller, {24, 16, 8, 4, 2, 1})])
 def test_the_last_rows_go_on_in_smaller_batches_and_nothing_else_changes(small, monkeypatch, smaller, sizes):
     options = {"temperature": 1.3, "stop_token_ids": tuple(range(5)), "max_tokens": 60}
     streams = [(7 + index, 0) for index in range(len(LADDER))]
@@ -292,7 +293,7 @@ def test_the_last_rows_go_on_in_smaller_batches_and_nothing_else_changes(small, 
     found, narrow = [], decode_loop.narrow
     monkeypatch.setattr(decode_loop, "narrow", lambda state, rows: found.append(len(rows)) or narrow(state, rows))
     monkeypatch.setattr(sampler, "LONG", 60)
-    monkeypatch.setattr(sampler, "ON_CPU", sampler.ON_CPU._replace(smaller=smaller))
+    monkeypatch.setattr(buckets, "ON_CPU", ON_CPU._replace(smaller=smaller))
     rows = run(small, prompts, streams=streams, batch=32, **options)
     assert found == sorted(set(found), reverse=True)
     assert set(found) <= sizes
@@ -305,9 +306,9 @@ def test_the_last_rows_go_on_in_smaller_batches_and_nothing_else_changes(small, 
 def test_smaller_batches_are_powers_of_two_and_large_ones_half_way_between_too():
     sizes = [100]
     while sizes[-1]:
-        sizes.append(sampler._on_cpu(sizes[-1]))
+        sizes.append(ON_CPU.smaller(sizes[-1]))
     assert sizes == [100, 96, 64, 48, 32, 24, 16, 8, 4, 2, 1, 0]
-    assert [sampler._elsewhere(rows) for rows in (256, 64, 32, 31, 8)] == [64, 16, 8, 0, 0]
+    assert [ELSEWHERE.smaller(rows) for rows in (256, 64, 32, 31, 8)] == [64, 16, 8, 0, 0]
 
 
 def test_one_token_is_the_least_that_is_sampled(small):
@@ -316,7 +317,8 @@ def test_one_token_is_the_least_that_is_sampled(small):
 
 def test_buckets_hold_their_length_with_less_than_half_unused():
     for length in range(1, 5000):
-        assert length <= prompt_bucket(length) < max(17, 2 * length)
+        assert length <= ON_CPU.prompts(length) <= prompt_bucket(length) < max(17, 2 * length)
+        assert ON_CPU.prompts(length) <= max(16, 1.5 * length)
         assert length <= cache_bucket(length) <= max(32, 1.5 * length)
     assert len({cache_bucket(length) for length in range(1, 5000)}) <= 16
 

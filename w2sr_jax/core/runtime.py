@@ -48,7 +48,7 @@ def launch(stage: str, main: Main, config_type: type, argv: list[str] | None = N
     if any(a in ("--help", "-h", "-help", "--helpfull") for a in argv):
         print(help_text(stage, (sys.modules[main.__module__].__doc__ or "").strip(), config_type))
         return 0
-    _set_up_logging()
+    set_up_logging()
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain reads absl's global flags, of which we define none
     try:
@@ -156,7 +156,7 @@ def _tidy(workdir: Path) -> None:
         shutil.rmtree(old) if replaced.exists() else old.rename(replaced)
 
 
-def _set_up_logging() -> None:
+def set_up_logging() -> None:
     """Plain lines with the time on stderr, ours only."""
     logging.use_absl_handler()
     logging.get_absl_handler().setFormatter(std_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))

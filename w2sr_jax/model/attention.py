@@ -91,29 +91,20 @@ def _blocks(length: int) -> list[slice]:
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
-def _scores(q_BKGtH: jax.Array, k_BKSH: jax.Array, block: slice, segment_ids_BT: jax.Array | None) -> jax.Array:
-    """Masked float32 scores [B, K, G, t, S] of a block's queries with the keys up to its end."""
-    scores = _rows(q_BKGtH, k_BKSH, transpose=True) * q_BKGtH.shape[-1] ** -0.5
-    mask = jnp.arange(block.start, block.stop)[:, None] >= jnp.arange(block.stop)
+def _visible(block: slice, segment_ids_BT: jax.Array | None, *, keys_first: bool = False) -> jax.Array:
+    """Which keys up to a block's end its queries see: bool [t, S], with segments [B, t, S]; or with S before t."""
+    t, S = (..., slice(None), None), (..., None, slice(None))
+    if keys_first:
+        t, S = S, t
+    positions = jnp.arange(block.stop)
+    mask = positions[block][t] >= positions[S]
     if segment_ids_BT is not None:
-        segments_Bt, segments_BS = segment_ids_BT[:, block], segment_ids_BT[:, : block.stop]
-        mask = (mask & (segments_Bt[:, :, None] == segments_BS[:, None]))[:, None, None]
-    return jnp.where(mask, scores, MASKED)
+        mask &= segment_ids_BT[:, block][t] == segment_ids_BT[:, : block.stop][S]
+    return mask
 
 
-def _rows(x_BKGtX: jax.Array, y_BKSH: jax.Array, *, transpose: bool = False) -> jax.Array:
-    """Float32 x @ y, or x @ y^T, of every query head with its key head, as one matmul a key head."""
-    B, K, G, t = x_BKGtX.shape[:4]
-    subscripts = "bkrh,bksh->bkrs" if transpose else "bkrs,bksh->bkrh"
-    rows = jnp.einsum(subscripts, x_BKGtX.reshape(B, K, G * t, -1), y_BKSH, preferred_element_type=jnp.float32)
-    return rows.reshape(B, K, G, t, -1)
-
-
-def _columns(x_BKGtS: jax.Array, y_BKGtH: jax.Array) -> jax.Array:
-    """Float32 x^T @ y, summed over the query heads of a key head: [B, K, S, H]."""
-    B, K, G, t, S = x_BKGtS.shape
-    x, y = x_BKGtS.reshape(B, K, G * t, S), y_BKGtH.reshape(B, K, G * t, -1)
-    return jnp.einsum("bkrs,bkrh->bksh", x, y, preferred_element_type=jnp.float32)
+def _product(subscripts: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.einsum(subscripts, x, y, preferred_element_type=jnp.float32)
 
 
 @jax.custom_vjp
@@ -122,38 +113,63 @@ def _causal(q_BKGTH: jax.Array, k_BKTH: jax.Array, v_BKTH: jax.Array, segment_id
 
 
 def _forward(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids_BT: jax.Array | None) -> tuple[jax.Array, Any]:
+    B, K, G, T, H = q.shape
     outs: list[jax.Array] = []
     logsumexps = []
-    for block in _blocks(q.shape[3]):
-        q_b = q[:, :, :, block]
+    for block in _blocks(T):
+        q_b = _rows(q, block)
         if outs:  # one block after the other: XLA would compute all scores before it uses any
             q_b, outs[-1] = jax.lax.optimization_barrier((q_b, outs[-1]))
-        scores = _scores(q_b, k[:, :, : block.stop], block, segment_ids_BT)
+        mask = _visible(block, segment_ids_BT)
+        mask = mask if segment_ids_BT is None else mask[:, None, None]
+        scores_BKrS = _product("bkrh,bksh->bkrs", q_b, k[:, :, : block.stop]) * H**-0.5
+        scores = jnp.where(mask, scores_BKrS.reshape(B, K, G, -1, block.stop), MASKED)
         top_BKGt = jnp.max(scores, axis=-1)
         weights = jnp.exp(scores - top_BKGt[..., None])
         total_BKGt = jnp.sum(weights, axis=-1)
-        out = _rows(weights.astype(v.dtype), v[:, :, : block.stop]) / total_BKGt[..., None]
-        outs.append(out.astype(v.dtype))
+        weights_BKrS = weights.astype(v.dtype).reshape(scores_BKrS.shape)
+        out = _product("bkrs,bksh->bkrh", weights_BKrS, v[:, :, : block.stop]).reshape(B, K, G, -1, H)
+        outs.append((out / total_BKGt[..., None]).astype(v.dtype))
         logsumexps.append(top_BKGt + jnp.log(total_BKGt))
     out_BKGTH = jnp.concatenate(outs, axis=3)
     return out_BKGTH, (q, k, v, segment_ids_BT, out_BKGTH, jnp.concatenate(logsumexps, axis=3))
 
 
 def _backward(residuals: Any, dout: jax.Array) -> tuple[Any, ...]:
+    """The gradients of `_causal`.
+
+    Scores have keys before queries here, and q's gradient is computed transposed. So the left side of no matmul is
+    summed along its rows' axis, which halves a CPU's speed.
+    """
     q, k, v, segment_ids_BT, out, logsumexp_BKGT = residuals
     # sum_s p_s dp_s of each query, without p: since out = sum_s p_s v_s
     mean_BKGT = jnp.sum(dout.astype(jnp.float32) * out.astype(jnp.float32), axis=-1)
+    B, K, G, T, H = q.shape
+    k_BKHT = jax.lax.optimization_barrier(k.swapaxes(2, 3))
     dqs, dk, dv = [], jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
-    for block in _blocks(q.shape[3]):
+    for block in _blocks(T):
         k_b, v_b = k[:, :, : block.stop], v[:, :, : block.stop]
-        q_b, dout_b, dk, dv = jax.lax.optimization_barrier((q[:, :, :, block], dout[:, :, :, block], dk, dv))
-        weights = jnp.exp(_scores(q_b, k_b, block, segment_ids_BT) - logsumexp_BKGT[:, :, :, block, None])
-        dscores = weights * (_rows(dout_b, v_b, transpose=True) - mean_BKGT[:, :, :, block, None])
-        dscores = (dscores * q.shape[-1] ** -0.5).astype(q.dtype)
-        dqs.append(_rows(dscores, k_b).astype(q.dtype))
-        dk = dk.at[:, :, : block.stop].add(_columns(dscores, q_b))
-        dv = dv.at[:, :, : block.stop].add(_columns(weights.astype(v.dtype), dout_b))
+        q_b, dout_b, dk, dv = jax.lax.optimization_barrier((_rows(q, block), _rows(dout, block), dk, dv))
+        mask = _visible(block, segment_ids_BT, keys_first=True)
+        mask = mask[:, None] if segment_ids_BT is None else mask[:, None, :, None]
+        scores_BKSr = _product("bksh,bkrh->bksr", k_b, q_b) * H**-0.5
+        scores = jnp.where(mask, scores_BKSr.reshape(B, K, block.stop, G, -1), MASKED).reshape(scores_BKSr.shape)
+        # The barrier keeps the mask out of the loop that takes exponentials, which is several times slower with it.
+        scores = jax.lax.optimization_barrier(scores)
+        weights = jnp.exp(scores - _rows(logsumexp_BKGT, block)[:, :, None])
+        dscores = weights * (_product("bksh,bkrh->bksr", v_b, dout_b) - _rows(mean_BKGT, block)[:, :, None])
+        dscores = (dscores * H**-0.5).astype(q.dtype)
+        dq_BKHr = _product("bkhs,bksr->bkhr", k_BKHT[..., : block.stop], dscores)
+        dqs.append(dq_BKHr.astype(q.dtype).swapaxes(2, 3).reshape(B, K, G, -1, H))
+        dk = dk.at[:, :, : block.stop].add(_product("bksr,bkrh->bksh", dscores, q_b))
+        dv = dv.at[:, :, : block.stop].add(_product("bksr,bkrh->bksh", weights.astype(v.dtype), dout_b))
     return jnp.concatenate(dqs, axis=3), dk.astype(k.dtype), dv.astype(v.dtype), None
+
+
+def _rows(x_BKGTX: jax.Array, block: slice) -> jax.Array:
+    """A block of queries, those of all query heads of a key head together: [B, K, G x t, ...]."""
+    B, K, *_ = x_BKGTX.shape
+    return x_BKGTX[:, :, :, block].reshape(B, K, -1, *x_BKGTX.shape[4:])
 
 
 _causal.defvjp(_forward, _backward)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from w2sr_jax.core.mesh import batch_ways, place_rows, replicated
-from w2sr_jax.model import decode_loop
+from w2sr_jax.model import buckets, decode_loop
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.decode_loop import Fill, Request, State
 from w2sr_jax.model.decoder import Decoder
@@ -29,50 +29,6 @@ from w2sr_jax.model.unrolled import unroll
 
 REFILLS = 8  # a batch is filled an eighth at a time: one prefill for several prompts
 LONG = 128  # the last rows go on in a smaller batch if completions may have so many tokens
-
-
-def prompt_bucket(length: int) -> int:
-    """The padded width of prompts up to `length` tokens: a power of two or 1.5 times one, at least 16."""
-    return _bucket(length, 16)
-
-
-def _fine_bucket(length: int) -> int:
-    """The same with 1.25 and 1.75 times a power of two from 64 on."""
-    width = prompt_bucket(length)
-    finer = width - max(16, 1 << (width - 1).bit_length() >> 3)
-    return finer if width > 64 and length <= finer else width
-
-
-def cache_bucket(length: int) -> int:
-    """Slots for `length` tokens, in the same steps from 32 on."""
-    return _bucket(length, 32)
-
-
-def _bucket(length: int, least: int) -> int:
-    power = max(least, 1 << max(0, length - 1).bit_length())
-    return power * 3 // 4 if power > least and length <= power * 3 // 4 else power
-
-
-def _on_cpu(rows: int) -> int:
-    power = 1 << max(0, rows - 1).bit_length() >> 1
-    return power * 3 // 2 if rows > power * 3 // 2 >= 16 else power
-
-
-def _elsewhere(rows: int) -> int:
-    return rows // 4 if rows >= 32 else 0
-
-
-class Sizes(NamedTuple):
-    """Which arrays a batch goes through; every size is a compilation."""
-
-    prompts: Callable[[int], int]  # tokens of the longest -> columns of all
-    cache: Callable[[int], int]  # slots in use -> of the cache that it goes on with, if its completions need as many
-    smaller: Callable[[int], int]  # rows -> of the batch in which the last ones go on; 0 is none
-
-
-# A step costs what the arrays hold, and elsewhere what the weights do.
-ON_CPU = Sizes(_fine_bucket, lambda slots: max(128, cache_bucket(slots + 1)), _on_cpu)
-ELSEWHERE = Sizes(prompt_bucket, lambda slots: max(512, 2 * slots), _elsewhere)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -176,14 +132,14 @@ class _Run:
     ):
         self._sampler, self._weights, self._request, self._on_row = sampler, weights, request, on_row
         self._prompts, self._streams, self._copies = prompts, streams, copies
-        self._sizes = ON_CPU if sampler._by_layer else ELSEWHERE
+        self._sizes = buckets.ON_CPU if sampler._by_layer else buckets.ELSEWHERE
         self._rows: dict[int, Row] = {}
         self._next = 0  # prompts that have been taken
 
     def all(self, batch: int, max_tokens: int) -> list[Row]:
         """Every row, in order."""
         width, held_B = self._width(self._prompts), np.full(batch * self._copies, -1)
-        longest = cache_bucket(width + max_tokens)
+        longest = buckets.cache_bucket(width + max_tokens)
         length = min(longest, self._sizes.cache(width))
         sampler = self._sampler
         state = decode_loop.empty(
