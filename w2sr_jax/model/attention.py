@@ -93,9 +93,8 @@ def _blocks(length: int) -> list[slice]:
 
 def _visible(block: slice, segment_ids_BT: jax.Array | None, *, keys_first: bool = False) -> jax.Array:
     """Which keys up to a block's end its queries see: bool [t, S], with segments [B, t, S]; or with S before t."""
-    t, S = (..., slice(None), None), (..., None, slice(None))
-    if keys_first:
-        t, S = S, t
+    before, after = (..., slice(None), None), (..., None, slice(None))
+    t, S = (after, before) if keys_first else (before, after)
     positions = jnp.arange(block.stop)
     mask = positions[block][t] >= positions[S]
     if segment_ids_BT is not None:
