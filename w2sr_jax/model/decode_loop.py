@@ -80,7 +80,7 @@ class State:
     lengths_B: jax.Array  # int32, new tokens so far, the stop token included
     done_B: jax.Array  # bool; also rows without a prompt
 
-    def on(self, mesh: Mesh) -> Self:
+    def on(self, mesh: Mesh | None) -> Self:
         """The same kept where core/mesh.py says, inside a jitted function: every step finds it where the last did."""
         rows = {name: getattr(self, name) for name in ROWS}
         placed = {name: constrain(x, ("batch", None)[: x.ndim], mesh) for name, x in rows.items()}
@@ -114,7 +114,7 @@ def empty(
         lengths_B=jnp.zeros((rows,), jnp.int32),
         done_B=jnp.ones((rows,), jnp.bool_),
     )
-    return state if mesh is None else state.on(mesh)
+    return state.on(mesh)
 
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "config", "mesh"))
@@ -137,8 +137,7 @@ def refill(state: State, fill: Fill, new: Cache, rows_R: jax.Array, *, copies: i
         rows_R: which rows of the batch they become. No prompt may be longer than the slot that has been reached.
         mesh: where all devices get all prompts' keys and values, since a row may be filled on any of them.
     """
-    if mesh is not None:
-        new = new.on(mesh, rows=None)
+    new = new.on(mesh, rows=None)
     sources_R = jnp.arange(rows_R.shape[0]) // copies
     rows_R = jnp.where(fill.used_B, rows_R, state.done_B.shape[0])  # beyond the batch: dropped
 
@@ -154,7 +153,7 @@ def refill(state: State, fill: Fill, new: Cache, rows_R: jax.Array, *, copies: i
         lengths_B=put(state.lengths_B, 0),
         done_B=put(state.done_B, False),
     )
-    return filled if mesh is None else filled.on(mesh)
+    return filled.on(mesh)
 
 
 def _read(fill: Fill) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -213,7 +212,7 @@ def decode(
         )
 
     extended = jax.lax.while_loop(more, step, state)
-    return extended if mesh is None else extended.on(mesh)
+    return extended.on(mesh)
 
 
 @functools.partial(jax.jit, static_argnames=("length",))

@@ -92,7 +92,7 @@ class Cache:
 
         return jax.lax.fori_loop(0, count, put, self)
 
-    def on(self, mesh: Mesh, rows: str | None = "batch") -> Self:
+    def on(self, mesh: Mesh | None, rows: str | None = "batch") -> Self:
         """A stacked cache kept where core/mesh.py says, inside a jitted function; with None all rows everywhere."""
         keys, values = ((layers, rows, *others) for layers, _, *others in (KEY_AXES, VALUE_AXES))
         return type(self)(constrain(self.k, keys, mesh), constrain(self.v, values, mesh))
