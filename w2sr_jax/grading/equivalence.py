@@ -19,6 +19,8 @@ Leaf = Callable[[str, str], bool]
 
 MAX_DEPTH, MAX_ITEMS = 12, 64
 _AND = re.compile(r",?\s*\\text\s*\{[\s,]*(?:and|or)\s*\}\s*|,?\s+(?:and|or)\s+|;")
+_OR = re.compile(r",?\s*\\text\s*\{[\s,]*or\s*\}\s*|,?\s+or\s+|\\(?:cup|lor)(?![A-Za-z])")
+_SIGNS = re.compile(r"\\([pm])[pm](?![A-Za-z])")
 _RELATION = re.compile(r"(?<![<>!:\\=])=(?!=)|\\in(?![A-Za-z])|\\approx(?![A-Za-z])")
 _SUBSCRIPT = re.compile(r"_\s*(?:\{[^{}]*\}|\\?[A-Za-z0-9]+)|'")
 _ARGUMENTS = re.compile(r"\([^()]*\)")
@@ -36,6 +38,8 @@ def equivalent(given: str, gold: str, leaf: Leaf, depth: int = 0) -> bool:
     if verdict is not None or depth >= MAX_DEPTH:
         return bool(verdict)
     given, gold = clean(given), clean(gold)
+    if (r"\cup" in given) != (r"\cup" in gold) and (ours := _alternatives(given)) and (theirs := _alternatives(gold)):
+        return len(ours) == len(theirs) <= MAX_ITEMS and _sets_equal(ours, theirs, leaf, depth + 1)
     given_list, gold_list = _split(given), _split(gold)
     if given_list and gold_list:
         return _lists_equal(given_list, gold_list, leaf, depth + 1)
@@ -138,12 +142,27 @@ def _top_level(text: str) -> list[str] | None:
     return [*items, text[start:].strip()]
 
 
+def _alternatives(text: str) -> list[str] | None:
+    r"""The parts of `A or B` and of `A \cup B`, which say the same: `x<1 or x>2`; None where there is just one."""
+    parts = [part.strip() for part in _OR.split(text)]
+    whole = all(sum(map(part.count, "([{")) == sum(map(part.count, ")]}")) for part in parts)
+    return parts if len(parts) > 1 and whole and all(parts) else None
+
+
+def _both_signs(items: list[str]) -> list[str]:
+    r"""The items, two for each that holds `\pm`: upper signs, lower signs."""
+    pairs = [[_SIGNS.sub(lambda m, o=order: o[m[1] == "m"], item) for order in ("+-", "-+")] for item in items]
+    return [sign for pair in pairs for sign in dict.fromkeys(pair)]
+
+
 def _lists_equal(given: tuple[str, list[str]], gold: tuple[str, list[str]], leaf: Leaf, depth: int) -> bool:
     (given_brackets, ours), (gold_brackets, theirs) = given, gold
+    unordered = {given_brackets, gold_brackets} <= {r"\{\}", ""}
+    if unordered:
+        ours, theirs = _both_signs(ours), _both_signs(theirs)
     if len(ours) != len(theirs) or len(ours) > MAX_ITEMS:
         return False
-    unordered = {r"\{\}", ""}
-    if given_brackets in unordered and gold_brackets in unordered:
+    if unordered:
         return _sets_equal(ours, theirs, leaf, depth)
     # A tuple may be written without its parentheses, nothing else changes its brackets.
     if given_brackets != gold_brackets and {given_brackets, gold_brackets} != {"", "()"}:
