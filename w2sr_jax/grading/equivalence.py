@@ -151,8 +151,12 @@ def _alternatives(text: str) -> list[str] | None:
 
 def _both_signs(items: list[str]) -> list[str]:
     r"""The items, two for each that holds `\pm`: upper signs, lower signs."""
-    pairs = [[_SIGNS.sub(lambda m, o=order: o[m[1] == "m"], item) for order in ("+-", "-+")] for item in items]
-    return [sign for pair in pairs for sign in dict.fromkeys(pair)]
+    found: list[str] = []
+    for item in items:
+        upper = _SIGNS.sub(lambda match: "+-"[match[1] == "m"], item)
+        lower = _SIGNS.sub(lambda match: "-+"[match[1] == "m"], item)
+        found += [upper] if upper == lower else [upper, lower]
+    return found
 
 
 def _lists_equal(given: tuple[str, list[str]], gold: tuple[str, list[str]], leaf: Leaf, depth: int) -> bool:
