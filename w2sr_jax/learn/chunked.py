@@ -1,7 +1,8 @@
 """Token log-probabilities and the SFT loss, chunked over the sequence: [B, T, V] never exists, forward or backward.
 
 Both functions carry a hand-written backward pass. `nll_sum` takes its gradient while the logits of a chunk are at hand
-(three vocabulary matmuls in all); `token_logprobs` cannot know its cotangents so early and computes the logits twice.
+(three vocabulary matmuls in all); `token_logprobs` cannot know its cotangents so early and computes the logits twice,
+unless one chunk holds the whole row, whose logits then wait for the backward pass.
 
 On a mesh every device works on its own rows and its own part of the vocabulary (`_on_mesh`). It gathers the head along
 D once per call, sums the head's gradient over its chunks by itself, and only then the devices add theirs up, once, into
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 from jax.sharding import Mesh, PartitionSpec
 
 from w2sr_jax.core import mesh as mesh_lib
@@ -77,7 +79,6 @@ class _Scores(NamedTuple):
     logits_BcV: jax.Array
     logz_Bc: jax.Array
     logprobs_Bc: jax.Array
-    hit_BcV: jax.Array  # bool, one-hot of the targets: compared and summed, it works on a part of the vocabulary
 
 
 class _Group:
@@ -126,10 +127,10 @@ class _Group:
         largest_Bc = jax.lax.pmax(jnp.max(logits_BcV, axis=-1), "tensor")
         return largest_Bc + jnp.log(self.over_vocab(jnp.sum(jnp.exp(logits_BcV - largest_Bc[..., None]), axis=-1)))
 
-    def token_ids(self, vocab: int, dtype: Any) -> jax.Array:
-        """The ids of this device's part of the vocabulary, which has so many."""
+    def hits(self, targets_Bc: jax.Array, vocab: int) -> jax.Array:
+        """One-hot of the targets, bool [B, c, V] of this device's part of the vocabulary."""
         start = jax.lax.axis_index("tensor") * vocab if self.split_vocab else 0
-        return start + jnp.arange(vocab, dtype=dtype)
+        return targets_Bc[..., None] == start + jnp.arange(vocab, dtype=targets_Bc.dtype)
 
 
 def _square(mesh: Mesh) -> int:
@@ -140,11 +141,15 @@ def _square(mesh: Mesh) -> int:
     return 4 if mesh.shape["fsdp"] == 16 and mesh.devices.flat[0].platform == "tpu" else 0
 
 
+def _logits(hidden: jax.Array, head: jax.Array, temperature: float) -> jax.Array:
+    return jnp.einsum("bcd,dv->bcv", hidden, head, preferred_element_type=jnp.float32) / temperature
+
+
 def _scores(hidden: jax.Array, head: jax.Array, targets: jax.Array, temperature: float, group: _Group) -> _Scores:
-    logits = jnp.einsum("bcd,dv->bcv", hidden, head, preferred_element_type=jnp.float32) / temperature
+    logits = _logits(hidden, head, temperature)
     logz = group.logz(logits)
-    hit = targets[..., None] == group.token_ids(head.shape[1], targets.dtype)
-    return _Scores(logits, logz, group.over_vocab(jnp.sum(jnp.where(hit, logits, 0.0), axis=-1)) - logz, hit)
+    chosen = group.over_vocab(jnp.sum(jnp.where(group.hits(targets, head.shape[1]), logits, 0.0), axis=-1))
+    return _Scores(logits, logz, chosen - logz)
 
 
 def _entropy(scores: _Scores, group: _Group) -> jax.Array:
@@ -186,13 +191,14 @@ def _on_mesh(function: Callable[..., Any], mesh: Mesh | None, head: jax.Array, i
 
     Args:
         head: in its full shape.
-        ins, outs: what each argument and each result is: r is split by rows, h is the head or its gradient, t is the
-            same everywhere.
+        ins, outs: what each argument and each result is: r is split by rows, v by rows and vocabulary, h is the head or
+            its gradient, t is the same everywhere.
     """
     if mesh is None:
         return function
     specs = {
         "r": PartitionSpec(("data", "fsdp")),
+        "v": PartitionSpec(("data", "fsdp"), None, "tensor"),
         "h": mesh_lib.spec(("embed", "vocab"), head.shape, mesh, "head"),
         "t": PartitionSpec(),
     }
@@ -227,7 +233,7 @@ def _nll_forward(hidden, head, targets, mask, chunk, mesh):
             hidden_c, targets_c, mask_c = block
             scores = _scores(hidden_c, weights, targets_c, 1.0, group)
             probs = jnp.exp(scores.logits_BcV - scores.logz_Bc[..., None])
-            dlogits = (probs - scores.hit_BcV) * mask_c[..., None]
+            dlogits = (probs - group.hits(targets_c, weights.shape[1])) * mask_c[..., None]
             dhidden, dhead = _backward(hidden_c, weights, dlogits, dhead, group)
             return (total - jnp.sum(scores.logprobs_Bc * mask_c), dhead), dhidden
 
@@ -249,47 +255,63 @@ _nll.defvjp(_nll_forward, _nll_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def _logprobs(hidden, head, targets, chunk, temperature, mesh):
-    group = _Group(mesh)
+    return _pass_logprobs(hidden, head, targets, chunk, temperature, mesh)[:2]
+
+
+def _pass_logprobs(hidden, head, targets, chunk, temperature, mesh):
+    """(logprobs_BT, entropy_BT, logz_BT, and logits_BTV where there is one chunk)."""
+    group, keep = _Group(mesh), targets.shape[1] <= chunk
 
     def local(hidden, head, targets):
         weights = group.gather(head, hidden.dtype)
 
         def body(carry, block):
             scores = _scores(block[0], weights, block[1], temperature, group)
-            return carry, (scores.logprobs_Bc, _entropy(scores, group))
+            found = (scores.logprobs_Bc, _entropy(scores, group), scores.logz_Bc)
+            return carry, (*found, scores.logits_BcV) if keep else found
 
         return _chunks(body, (), (hidden, targets), chunk)[1]
 
-    return _on_mesh(local, mesh, head, "rhr", "rr")(hidden, head, targets)
+    return _on_mesh(local, mesh, head, "rhr", "rrrv" if keep else "rrr")(hidden, head, targets)
 
 
 def _logprobs_forward(hidden, head, targets, chunk, temperature, mesh):
-    return _logprobs(hidden, head, targets, chunk, temperature, mesh), (hidden, head, targets)
+    hidden, head, targets = hidden.value, head.value, targets.value
+    logprobs, entropy, *rest = _pass_logprobs(hidden, head, targets, chunk, temperature, mesh)
+    return (logprobs, entropy), (hidden, head, targets, entropy, *rest)
 
 
 def _logprobs_backward(chunk, temperature, mesh, residuals, cotangents):
     """d logprob / dz = onehot - p and dH / dz = -p (log p + H), with z the logits over the temperature."""
-    hidden, head, targets = residuals
+    hidden, head, targets, entropy, logz, *kept = residuals
+    dlogprobs, dentropy = cotangents
     group = _Group(mesh)
+    # A symbolic zero is what comes of entropies that are a metric only.
+    entropies = () if isinstance(dentropy, SymbolicZero) else (entropy, dentropy)
+    if isinstance(dlogprobs, SymbolicZero):
+        dlogprobs = jnp.zeros_like(logz)
 
-    def local(hidden, head, targets, dlogprobs, dentropy):
+    def local(head, *rows):
         weights = group.gather(head, hidden.dtype)
 
         def body(dhead, block):
-            hidden_c, targets_c, dlogprobs_c, dentropy_c = block
-            scores = _scores(hidden_c, weights, targets_c, temperature, group)
-            logp = scores.logits_BcV - scores.logz_Bc[..., None]
-            dz = dlogprobs_c[..., None] * (scores.hit_BcV - jnp.exp(logp))
-            dz -= dentropy_c[..., None] * jnp.exp(logp) * (logp + _entropy(scores, group)[..., None])
+            hidden_c, targets_c, logz_c, dlogprobs_c, *rest = block
+            logits = rest.pop() if kept else _logits(hidden_c, weights, temperature)
+            logp = logits - logz_c[..., None]
+            dz = dlogprobs_c[..., None] * (group.hits(targets_c, weights.shape[1]) - jnp.exp(logp))
+            if entropies:
+                entropy_c, dentropy_c = rest
+                dz -= dentropy_c[..., None] * jnp.exp(logp) * (logp + entropy_c[..., None])
             dhidden, dhead = _backward(hidden_c, weights, dz / temperature, dhead, group)
             return dhead, dhidden
 
-        start = jnp.zeros(weights.shape, jnp.float32)
-        dhead, dhidden = _chunks(body, start, (hidden, targets, dlogprobs, dentropy), chunk)
+        dhead, dhidden = _chunks(body, jnp.zeros(weights.shape, jnp.float32), rows, chunk)
         return dhidden, group.scatter(dhead)
 
-    dhidden, dhead = _on_mesh(local, mesh, head, "rhrrr", "rh")(hidden, head, targets, *cotangents)
+    rows = (hidden, targets, logz, dlogprobs, *entropies, *kept)
+    kinds = "h" + "r" * (len(rows) - len(kept)) + "v" * len(kept)
+    dhidden, dhead = _on_mesh(local, mesh, head, kinds, "rh")(head, *rows)
     return dhidden, dhead.astype(head.dtype), None
 
 
-_logprobs.defvjp(_logprobs_forward, _logprobs_backward)
+_logprobs.defvjp(_logprobs_forward, _logprobs_backward, symbolic_zeros=True)
