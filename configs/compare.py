@@ -100,6 +100,7 @@ def gpu(shape: str) -> CompareConfig:
 def tiny() -> CompareConfig:
     """A few updates of what the others do."""
     config = cpu("tiny", packing=True)
+    config.sft.data.max_length, config.sft.data.batch_size = 64, 4
     config.random.traces, config.random.shortest, config.random.longest = 64, 4, 20
     config.shapes, config.grpo_shapes, config.generate = ((4, 64),), ((8, 64),), (6, 4, 8)
     config.parity_steps, config.grpo_parity_steps, config.steps_per_run = 6, 3, 1

@@ -1,4 +1,4 @@
-"""Inputs that the multi-process tests share, and where their processes keep compiled programs."""
+"""Inputs that the multi-process tests share."""
 
 from pathlib import Path
 
@@ -9,8 +9,3 @@ import tasks
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory) -> Path:
     return tasks.make_inputs(tmp_path_factory.mktemp("inputs"))
-
-
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("cache")

@@ -17,6 +17,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
+def one_device() -> dict[str, str]:
+    """The environment of a process that sees one device; what it compiles is kept as that of the tests is."""
+    flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
+    return os.environ | {"XLA_FLAGS": " ".join(flags)}
+
+
 @dataclasses.dataclass
 class Done:
     """How one process ended."""
@@ -77,7 +83,6 @@ def spawn(
     *,
     extra: dict[int, Sequence[str]] | None = None,
     only: Sequence[int] | None = None,
-    cache: Path | None = None,
     variables: dict[int, dict[str, str]] | None = None,
 ) -> Group:
     """Starts `python ARGV` as `count` processes of one CPU device each, with coordinates on the loopback.
@@ -86,19 +91,11 @@ def spawn(
         logs: directory for what they print.
         extra: more arguments of single processes.
         only: start these numbers and leave the others out.
-        cache: directory of compiled programs.
         variables: more of the environment of single processes.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    environment |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    if cache is not None:
-        environment |= {
-            "JAX_COMPILATION_CACHE_DIR": str(cache),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        }
+    environment = one_device() | {"PYTHONPATH": str(ROOT)}
     numbers = range(count) if only is None else only
     commands = [
         [

@@ -18,7 +18,7 @@ TIMEOUT_S = 240.0
 pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
 
-def test_two_processes_evaluate_as_one_and_refuse_changed_problems_alike(inputs, cache, tmp_path):
+def test_two_processes_evaluate_as_one_and_refuse_changed_problems_alike(inputs, tmp_path):
     shutil.copy(inputs / "problems.jsonl", tmp_path)
     config = EvaluateConfig(
         model=str(inputs / "model"),
@@ -30,7 +30,7 @@ def test_two_processes_evaluate_as_one_and_refuse_changed_problems_alike(inputs,
         mesh=tasks.mesh_config((1, 2, 1)),
     )
     argv = ["-m", "w2sr_jax.cli", "evaluate", f"--workdir={tmp_path / 'w'}", *tasks.flags_of(config)]
-    for done in spawn(2, argv, tmp_path / "logs", cache=cache).wait(TIMEOUT_S):
+    for done in spawn(2, argv, tmp_path / "logs").wait(TIMEOUT_S):
         assert done.code == 0, done.output[-2000:]
     assert (
         len(read_jsonl(tmp_path / "w/predictions.jsonl", Prediction)) == read_json(tmp_path / "w/result.json")["n"] == 4
@@ -40,6 +40,6 @@ def test_two_processes_evaluate_as_one_and_refuse_changed_problems_alike(inputs,
 
     problems = read_jsonl(tmp_path / "problems.jsonl", Problem)
     write_jsonl(tmp_path / "problems.jsonl", [dataclasses.replace(problems[0], answer="4"), *problems[1:]])
-    for done in spawn(2, argv, tmp_path / "again", cache=cache).wait(TIMEOUT_S):
+    for done in spawn(2, argv, tmp_path / "again").wait(TIMEOUT_S):
         assert (done.code, len(done.lines)) == (1, 1), done.output[-2000:]
         assert "/w: its answers are of other problems than what the config names now; use another" in done.lines[0]

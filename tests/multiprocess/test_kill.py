@@ -24,10 +24,10 @@ TIMEOUT_S = 300.0  # of one start; a machine with other work is slow
 pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.timeout(300 + 120 * KILLS)]
 
 
-def start(inputs: Path, workdir: Path, steps: int, cache: Path, logs: Path) -> Group:
+def start(inputs: Path, workdir: Path, steps: int, logs: Path) -> Group:
     config = tasks.sft_config(inputs, SIZES, steps=steps, checkpoint=CheckpointConfig(every_steps=7, keep_last=2))
     argv = ["-m", "w2sr_jax.cli", "sft", f"--workdir={workdir}", *tasks.flags_of(config)]
-    return spawn(COUNT, argv, logs, cache=cache)
+    return spawn(COUNT, argv, logs)
 
 
 def last_step(workdir: Path) -> int:
@@ -40,14 +40,14 @@ def rows(workdir: Path) -> list[tuple[float, ...]]:
     return [tuple(row[name] for name in names) for row in read_metrics(workdir)]
 
 
-def test_kills_and_preemptions_change_nothing(inputs, cache, tmp_path):
+def test_kills_and_preemptions_change_nothing(inputs, tmp_path):
     steps, rng = STEPS_A_KILL * (KILLS + 1), random.Random(7)
-    for done in start(inputs, tmp_path / "whole", steps, cache, tmp_path / "logs").wait(TIMEOUT_S):
+    for done in start(inputs, tmp_path / "whole", steps, tmp_path / "logs").wait(TIMEOUT_S):
         assert done.code == 0, done.output[-2000:]
 
     for number in range(KILLS):
         at = STEPS_A_KILL * number + rng.randint(5, STEPS_A_KILL)
-        group = start(inputs, tmp_path / "broken", steps, cache, tmp_path / f"logs{number}")
+        group = start(inputs, tmp_path / "broken", steps, tmp_path / f"logs{number}")
         deadline = time.monotonic() + TIMEOUT_S
         while last_step(tmp_path / "broken") < at:
             ended = [p.poll() for p in group.processes]
@@ -69,7 +69,7 @@ def test_kills_and_preemptions_change_nothing(inputs, cache, tmp_path):
                 assert done.lines == ["w2sr sft: stopped by SIGTERM; the same command resumes"]
             saved = max(int(path.name) for path in (tmp_path / "broken/checkpoints").iterdir() if path.name.isdigit())
             assert saved == last_step(tmp_path / "broken") + 1, "nothing that was done is done again"
-    for done in start(inputs, tmp_path / "broken", steps, cache, tmp_path / "last").wait(TIMEOUT_S):
+    for done in start(inputs, tmp_path / "broken", steps, tmp_path / "last").wait(TIMEOUT_S):
         assert done.code == 0, done.output[-2000:]
 
     assert len(rows(tmp_path / "whole")) == steps
@@ -78,17 +78,17 @@ def test_kills_and_preemptions_change_nothing(inputs, cache, tmp_path):
     assert one == other
 
 
-def test_a_checkpoint_that_one_of_two_processes_cannot_read_is_left_by_both(inputs, cache, tmp_path):
+def test_a_checkpoint_that_one_of_two_processes_cannot_read_is_left_by_both(inputs, tmp_path):
     config = tasks.sft_config(inputs, (1, 2, 1), steps=8, checkpoint=CheckpointConfig(every_steps=4, keep_last=2))
     argv = ["-m", "w2sr_jax.cli", "sft", f"--workdir={tmp_path / 'w'}", *tasks.flags_of(config)]
-    for done in spawn(2, argv, tmp_path / "logs", cache=cache).wait(TIMEOUT_S):
+    for done in spawn(2, argv, tmp_path / "logs").wait(TIMEOUT_S):
         assert done.code == 0, done.output[-2000:]
     whole = rows(tmp_path / "w")
     own = [path for path in (tmp_path / "w/checkpoints/8/state/ocdbt.process_1").rglob("*") if path.is_file()]
     assert own
     for path in own:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    first, second = spawn(2, argv, tmp_path / "logs2", cache=cache).wait(TIMEOUT_S)
+    first, second = spawn(2, argv, tmp_path / "logs2").wait(TIMEOUT_S)
     assert (first.code, second.code) == (0, 0), first.output[-2000:] + second.output[-2000:]
     assert "falling back from checkpoint 8 to 4" in first.output
     assert (tmp_path / "w/checkpoints/8.unreadable").exists()

@@ -22,13 +22,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.timeout(1800)
 
 
 @pytest.fixture(scope="module")
-def start(inputs, cache):
+def start(inputs):
     """start(processes, workdir, logs) -> a group that runs the experiment."""
 
     def begin(count, workdir, logs):
         config = f"--config={Path(__file__).with_name('experiment.py')}"
         argv = ["-m", "w2sr_jax.cli", "run", config, f"--config.inputs={inputs}", f"--workdir={workdir}"]
-        return spawn(count, argv, logs, cache=cache)
+        return spawn(count, argv, logs)
 
     return begin
 
@@ -118,11 +118,9 @@ def test_a_notice_and_a_kill_in_the_middle_change_nothing(whole, start, tmp_path
         assert predictions(tmp_path / "w", arm) == predictions(whole, arm)
 
 
-def test_a_stage_for_one_process_is_refused_by_its_nodes_name_before_any_stage_runs(tmp_path, cache):
+def test_a_stage_for_one_process_is_refused_by_its_nodes_name_before_any_stage_runs(tmp_path):
     config = f"--config={ROOT / 'configs/experiments/micro.py'}:tiny"
-    group = spawn(
-        2, ["-m", "w2sr_jax.cli", "run", config, f"--workdir={tmp_path / 'w'}"], tmp_path / "logs", cache=cache
-    )
+    group = spawn(2, ["-m", "w2sr_jax.cli", "run", config, f"--workdir={tmp_path / 'w'}"], tmp_path / "logs")
     for done in group.wait(TIMEOUT_S):
         assert done.code == 2, done.output[-2000:]
         assert len(done.lines) == 1, done.output

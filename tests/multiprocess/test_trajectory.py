@@ -64,11 +64,11 @@ def test_a_mesh_of_eight_devices_follows_the_single_device(sizes, inputs, single
 
 @pytest.mark.parametrize(("count", "sizes"), PROCESSES, ids=["2 processes", "4 processes"])
 def test_real_processes_follow_the_single_device_and_restore_what_a_mesh_saved(
-    count, sizes, inputs, single, checkpoints, cache, tmp_path
+    count, sizes, inputs, single, checkpoints, tmp_path
 ):
     flags = [f"--config.inputs={inputs}", f"--config.checkpoints={checkpoints}", f"--config.mesh={sizes}"]
     argv = [str(WORKER), "--config.what=everything", f"--workdir={tmp_path}", *flags]
-    for done in spawn(count, argv, tmp_path / "logs", cache=cache).wait(300):
+    for done in spawn(count, argv, tmp_path / "logs").wait(300):
         assert done.code == 0, done.output[-2000:]
     assert_same_trajectory(tmp_path, single)
 

@@ -3,7 +3,6 @@
 import dataclasses
 import importlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from spawn import one_device
 
 from w2sr_jax import cli
 from w2sr_jax.core.runtime import EXIT_FAILED, EXIT_USAGE, launch
@@ -363,9 +363,8 @@ def test_a_workdir_that_holds_another_config_is_refused(fails, inputs, tmp_path)
     ],
 )
 def test_a_real_process_ends_the_same_way(argv, code, words, tmp_path):
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     command = [sys.executable, "-m", "w2sr_jax.cli", *argv, f"--workdir={tmp_path}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=one_device())
     assert done.returncode == code
     assert done.stderr.count("\n") == 1
     assert words in done.stderr

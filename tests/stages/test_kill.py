@@ -1,11 +1,10 @@
 """SIGKILL at random moments of a whole experiment: the same command, run again, ends where an unbroken run ends.
 
-Both runs are real processes and share a compilation cache: programs that are read from it compute the same bits, and
-most of the time of so small an experiment is compilation.
+Both runs are real processes and share a compilation cache (tests/conftest.py): programs that are read from it compute
+the same bits, and most of the time of so small an experiment is compilation.
 """
 
 import json
-import os
 import random
 import re
 import signal
@@ -15,30 +14,23 @@ import time
 from pathlib import Path
 
 import pytest
+from spawn import ROOT, one_device
 
 from w2sr_jax.core.files import read_json, read_jsonl
 from w2sr_jax.core.records import Prediction, Trace
 
-ROOT = Path(__file__).parents[2]
 SEED, KILLS = 5, 5
 NODE = re.compile(r"^\S+ \[(\d+)/26\]", re.MULTILINE)  # what `run` logs as a node begins
 COMPARED = ("traces.jsonl", "predictions.jsonl", "all.jsonl", "correct.jsonl", "model.safetensors")
 
 
-def start(workdir: Path, cache: Path, log: Path) -> subprocess.Popen:
-    settings = {
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | settings
+def start(workdir: Path, log: Path) -> subprocess.Popen:
     command = [
         *(sys.executable, "-m", "w2sr_jax.cli", "run"),
         *(f"--config={ROOT / 'configs/experiments/micro.py'}:tiny", f"--workdir={workdir}"),
     ]
     with log.open("ab") as output:
-        return subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=ROOT)
+        return subprocess.Popen(command, stdout=output, stderr=output, env=one_device(), cwd=ROOT)
 
 
 def finish(process: subprocess.Popen, log: Path) -> None:
@@ -65,15 +57,15 @@ def outputs(workdir: Path) -> dict[str, bytes]:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_five_kills_at_random_moments_change_nothing(tmp_path):
-    cache, whole, broken, log = (tmp_path / name for name in ("cache", "whole", "broken", "broken.log"))
-    finish(start(whole, cache, tmp_path / "whole.log"), tmp_path / "whole.log")
+    whole, broken, log = (tmp_path / name for name in ("whole", "broken", "broken.log"))
+    finish(start(whole, tmp_path / "whole.log"), tmp_path / "whole.log")
 
     # Long stages first (pretraining, GRPO, SFT); the last kill hits evaluation or the report, which end within seconds.
     rng = random.Random(SEED)
     moments = [(node, rng.uniform(0.0, 1.5)) for node in sorted(rng.sample(range(1, 16), KILLS - 1))]
     for node, delay in [*moments, (rng.randint(16, 26), rng.uniform(0.0, 0.2))]:
-        kill_in_node(start(broken, cache, log), log, node, delay)
-    finish(start(broken, cache, log), log)
+        kill_in_node(start(broken, log), log, node, delay)
+    finish(start(broken, log), log)
 
     expected, found = outputs(whole), outputs(broken)
     assert len(expected) > 20

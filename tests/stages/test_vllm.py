@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 from flax import nnx
+from spawn import one_device
 
 from w2sr_jax.core.config import DecodeConfig, OptimizerConfig, SamplingConfig, VllmConfig
 from w2sr_jax.core.errors import W2SRError
@@ -219,7 +220,7 @@ def test_three_kills_of_vllm_in_2000_problems_lose_and_double_nothing(model, tmp
     command += [f"--config.{name}={value}" for name, value in options.items()]
     seen: set[str] = set()
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | {"XLA_FLAGS": ""})
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=one_device())
     for share in (0.1, 0.4, 0.8):
         while len(path.read_bytes().splitlines() if path.exists() else []) < share * len(problems):
             assert process.poll() is None, log.read_text()[-2000:]

@@ -87,22 +87,6 @@ def test_a_peer_on_another_kind_of_device_than_ours_is_refused(training):
         Sides({"eager": training}, environment(1, os.environ), platform="gpu")
 
 
-@pytest.mark.torch
-@pytest.mark.slow
-def test_a_peer_that_fails_in_the_middle_is_left_out_with_its_reason(tmp_path, monkeypatch):
-    env = environment(1, os.environ) | {"CC": "/no/compiler", "CXX": "/no/compiler"}  # torch.compile needs one
-    monkeypatch.setattr(compare, "environment", lambda threads, base: env)
-    config = dataclasses.replace(tiny(), grpo_shapes=(), generate=(0, 1, 1), parity_steps=2, peers=("compile", "eager"))
-    assert compare.main(config, str(tmp_path)) == 0
-    found = read_json(tmp_path / "compare.json")
-    (left_out,) = found["missing"]
-    assert left_out["column"] == "transformers, torch.compile"
-    assert left_out["why"].startswith("it failed: compile: ")
-    assert "No working C++ compiler found" in left_out["why"]
-    assert {row["against"] for row in found["rows"]} == {"transformers, eager"}
-    assert found["price"]["usd_per_device_hour"] == pytest.approx(0.0248)
-
-
 def test_a_peer_s_package_that_was_installed_or_renewed_measures_again(tmp_path, monkeypatch):
     began = []
 
@@ -156,15 +140,22 @@ def test_two_ranks_of_fsdp_follow_the_curve_of_one(training, dtype, loss, norm):
 
 @pytest.mark.torch
 @pytest.mark.slow
-def test_the_tiny_comparison_from_end_to_end_and_its_failure(tmp_path, monkeypatch):
-    config = dataclasses.replace(tiny(), peers=("eager",))
+def test_the_tiny_comparison_from_end_to_end_with_a_peer_that_fails_in_the_middle(tmp_path, monkeypatch):
+    env = environment(1, os.environ) | {"CC": "/no/compiler", "CXX": "/no/compiler"}  # torch.compile needs one
+    monkeypatch.setattr(compare, "environment", lambda threads, base: env)
+    config = dataclasses.replace(tiny(), peers=("compile", "eager"))
     assert compare.main(config, str(tmp_path)) == 0
     found = read_json(tmp_path / "compare.json")
+    (left_out,) = (one for one in found["missing"] if one["column"] == "transformers, torch.compile")
+    assert left_out["why"].startswith("it failed: compile: ")
+    assert "No working C++ compiler found" in left_out["why"]
     assert found["parity_holds"]
     assert {one["workload"].split(",")[0] for one in found["parity"]} == {"sft", "grpo"}
     for row in found["rows"]:
         assert set(row) == {"what", "ours", "peer", "unit", "against", "runs", "ratio", "machine"}
     assert {"training step", "GRPO update", "generation"} <= {row["what"].split(",")[0] for row in found["rows"]}
+    assert {row["against"] for row in found["rows"] if "training" in row["what"]} == {"transformers, eager"}
+    assert found["price"]["usd_per_device_hour"] == pytest.approx(0.0248)
     text = (tmp_path / "compare.md").read_text()
     assert "| yes" in text
 
