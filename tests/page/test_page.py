@@ -11,7 +11,7 @@ import pytest
 
 from tests.page.browser import Browser, find
 from tests.reporting.test_lab import made
-from tests.stages.test_report import experiment, seeds
+from tests.stages.results import experiment, seeds
 from w2sr_jax.core.files import write_jsonl
 from w2sr_jax.core.stage_config import ReportConfig
 from w2sr_jax.stages import report

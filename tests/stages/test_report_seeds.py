@@ -1,0 +1,52 @@
+"""A report over the reports of several seeds."""
+
+import pytest
+
+from tests.stages.results import experiment, seeds, with_rules
+from w2sr_jax.core.errors import UsageError
+from w2sr_jax.core.stage_config import ReportConfig
+from w2sr_jax.stages import report
+
+
+def test_a_summary_gives_mean_sd_and_rgr_over_seeds(tmp_path, capsys):
+    config = ReportConfig(reports=seeds(tmp_path), title="Three seeds")
+    found = report.main(config, str(tmp_path / "summary"))
+    row = found["arms"]["w2sr"]["micro"]
+    assert (row["pass_at_1"], row["sd"]) == pytest.approx((0.5, 0.04))
+    assert row["per_seed"] == [0.50, 0.54, 0.46]
+    # t(.975, 2) = 4.302653; the gap is 0.5 in every seed, so Fieller's interval is the t interval over it.
+    half = 4.302653 * 0.04 / 3**0.5
+    assert row["interval"] == pytest.approx([0.5 - half, 0.5 + half], abs=1e-6)
+    cell = found["rgr"]["w2sr"]["micro"]
+    assert cell["value"] == pytest.approx(0.8)
+    assert cell["interval"] == pytest.approx([(0.4 - half) / 0.5, (0.4 + half) / 0.5], abs=1e-6)
+    assert cell["per_seed"] == pytest.approx([0.8, 0.88, 0.72])
+    assert found["baselines"]["forced"]["micro"]["rgr"]["value"] == pytest.approx(0.6)
+    claim = found["claims"]["students learn"]
+    assert (claim["seeds_holding"], claim["seeds"], claim["holds"]) == (3, 3, True)
+    assert found["ledger"]["ratios"]["w2sr"]["route"] == pytest.approx(4.0)
+    assert found["ledger"]["ratio_ranges"]["w2sr"]["equal_accuracy"] == pytest.approx([2.0, 2.4])
+    assert "holds (3 of 3 seeds alone)" in capsys.readouterr().out
+    assert "<svg" in (tmp_path / "summary" / "report.html").read_text()
+
+
+def test_a_summary_refuses_a_seed_twice_and_a_single_seed(tmp_path):
+    reports = seeds(tmp_path, students=(50, 54), numbers=(7, 7))
+    with pytest.raises(UsageError, match=r"config.reports: seed 7 occurs twice"):
+        report.main(ReportConfig(reports=reports), str(tmp_path / "summary"))
+    with pytest.raises(UsageError, match="at least two seeds"):
+        report.main(ReportConfig(reports=reports[:1]), str(tmp_path / "summary"))
+
+
+def test_a_summary_averages_the_other_rules_over_seeds(tmp_path, capsys):
+    places = []
+    for seed, second in ((0, 0.52), (1, 0.56)):
+        config = experiment(tmp_path / str(seed), seed=seed)
+        for arm in ("base", "forced", "w2sr", "grpo"):
+            with_rules(tmp_path / str(seed) / f"e-{arm}", second, 0.44)
+        report.main(config, str(tmp_path / str(seed) / "report"))
+        places.append(str(tmp_path / str(seed) / "report"))
+    found = report.main(ReportConfig(reports=tuple(places)), str(tmp_path / "summary"))
+    row = found["scoring"]["w2sr"]["micro"]
+    assert row["second"] == pytest.approx(0.54)
+    assert row["disagreements"] == {"main_only": 2, "second_only": 6}
