@@ -36,6 +36,9 @@ def test_p_is_below_five_per_cent_exactly_where_the_interval_leaves_zero_out():
         assert t_p(values) == pytest.approx(ttest_1samp(values, 0).pvalue)
         low, high = t_interval(values)
         assert (t_p(values) < 0.05) == (low > 0 or high < 0)
+        low, high = t_interval(values, least_error=0.7)
+        assert high - low >= 2 * 0.7 * 3.182446  # t(.975, 3)
+        assert (t_p(values, 0.7) < 0.05) == (low > 0 or high < 0)
         draws = rng.normal(rng.uniform(0, 4), 1, size=1000)
         low, high = percentile_interval(draws)
         # At the very edge they may differ by the one draw that p adds.

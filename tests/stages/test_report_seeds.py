@@ -50,3 +50,17 @@ def test_a_summary_averages_the_other_rules_over_seeds(tmp_path, capsys):
     row = found["scoring"]["w2sr"]["micro"]
     assert row["second"] == pytest.approx(0.54)
     assert row["disagreements"] == {"main_only": 2, "second_only": 6}
+
+
+def test_seeds_that_came_out_alike_by_chance_are_held_against_the_sampling_error_of_their_problems(tmp_path):
+    places = [tmp_path / str(seed) for seed in range(3)]
+    for seed, place in enumerate(places):
+        report.main(experiment(place, student=12, seed=seed), str(place / "report"))
+    found = report.main(ReportConfig(reports=tuple(str(place / "report") for place in places)), str(tmp_path / "all"))
+    claim = found["claims"]["students learn"]
+    assert claim["difference"] == pytest.approx(0.02)
+    # A seed's difference of 2 in 100 pairs has a standard error of (0.02 x 0.98 / 100)^0.5, the mean of three less.
+    half = 4.302653 * (0.02 * 0.98 / 100 / 3) ** 0.5
+    assert claim["interval"] == pytest.approx([0.02 - half, 0.02 + half], abs=0.006)
+    assert (claim["holds"], claim["survives"]) == ("not shown", False)
+    assert claim["p"] > 0.05

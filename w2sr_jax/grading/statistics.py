@@ -127,21 +127,29 @@ def spearman(one: Sequence[float], other: Sequence[float], confidence: float = 0
     return rho, (-1.0 if rho <= -most else low, 1.0 if rho >= most else high)
 
 
-def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Student's t interval of the mean of a few independent values (seeds), at least two."""
-    half = _t(len(values) - 1, confidence) * stdlib.stdev(values) / math.sqrt(len(values))
+def t_interval(values: Sequence[float], confidence: float = 0.95, least_error: float = 0.0) -> Interval:
+    """Student's t interval of the mean of a few independent values (seeds), at least two.
+
+    Args:
+        least_error: a standard error that the mean has in any case; by chance a few values can lie closer together.
+    """
+    half = _t(len(values) - 1, confidence) * _error(values, least_error)
     mean = stdlib.fmean(values)
     return mean - half, mean + half
 
 
-def t_p(values: Sequence[float]) -> float:
+def t_p(values: Sequence[float], least_error: float = 0.0) -> float:
     """Two-sided p of a mean of 0 by Student's t: below 0.05 exactly where `t_interval` leaves 0 out."""
     from scipy.special import stdtr  # jax depends on scipy
 
-    mean, error = stdlib.fmean(values), stdlib.stdev(values) / math.sqrt(len(values))
+    mean, error = stdlib.fmean(values), _error(values, least_error)
     if error == 0:
         return 0.0 if mean else 1.0
     return float(2 * stdtr(len(values) - 1, -abs(mean) / error))
+
+
+def _error(values: Sequence[float], least: float) -> float:
+    return max(least, stdlib.stdev(values) / math.sqrt(len(values)))
 
 
 def draws_p(draws: np.ndarray) -> float:
