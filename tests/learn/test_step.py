@@ -93,6 +93,21 @@ def test_a_packed_batch_gives_the_same_loss_as_its_sequences_alone(model, packed
     assert float(together) == pytest.approx(float(alone), rel=1e-5)
 
 
+def test_padding_on_the_right_changes_nothing_where_a_row_has_one_example(model, rollout, train):
+    graphdef, params = model()
+    segments = (np.arange(12) < np.arange(5, 13)[:, None]).astype(np.int32)
+    batches = [
+        dataclasses.replace(batch, segment_ids_BT=segments, loss_mask_BT=batch.loss_mask_BT * segments)
+        for batch in map(rollout, range(3))
+    ]
+    apart, causal = (
+        follow(make_sft_step(graphdef, OPTIMIZER, train(), None, packed), params, batches) for packed in (True, False)
+    )
+    assert_same_trajectory(apart, causal)
+    dense = dense_logprobs(graphdef, params, batches[0]) * batches[0].loss_mask_BT
+    np.testing.assert_allclose(make_logprob_fn(graphdef, train())(params, batches[0]), dense, rtol=1e-5)
+
+
 def test_on_policy_the_ratio_is_one(model, rollout, train, fresh):
     graphdef, params = model()
     for accum in (1, 4):

@@ -46,6 +46,7 @@ def request(config, batches, **changes):
     return {
         "model": config.sft.model,
         "batches": str(batches),
+        "data": dataclasses.asdict(config.sft.data),
         "optimizer": dataclasses.asdict(config.sft.optimizer),
         "train": dataclasses.asdict(train),
         "mesh": dataclasses.asdict(MeshConfig(data=1, fsdp=1, tensor=1)),

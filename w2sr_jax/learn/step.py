@@ -52,7 +52,7 @@ Accumulation = tuple[int, str]  # microbatches, dtype of the sum of their gradie
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class RolloutBatch:
-    """Responses to train on, one a row: the fields of an SFT batch, then what the policy loss needs."""
+    """Responses, one a row, padded on the right: the fields of an SFT batch, then what the policy loss needs."""
 
     tokens_BT: Any  # int32, prompt and response
     targets_BT: Any  # int32, tokens shifted by one
@@ -66,7 +66,11 @@ class RolloutBatch:
 
 
 def make_sft_step(
-    graphdef: nnx.GraphDef[Any], optimizer: OptimizerConfig, train: TrainConfig, mesh: Mesh | None = None
+    graphdef: nnx.GraphDef[Any],
+    optimizer: OptimizerConfig,
+    train: TrainConfig,
+    mesh: Mesh | None = None,
+    packed: bool = True,
 ) -> Step:
     """step(state, batch, lr) -> (state, {loss, grad_norm, tokens}): the mean NLL of the masked targets, one update.
 
@@ -75,10 +79,12 @@ def make_sft_step(
         optimizer: its learning rate and schedule are not looked at; `lr` is.
         train: loss_chunk, grad_accum and grad_dtype.
         mesh: where batch and parameters are split; None is a single device.
+        packed: whether a row may hold several examples, which attention then keeps apart. Where each has one, padded
+            on the right, no token sees padding, and no mask is computed but the causal one.
 
     The state is donated. batch has tokens_BT, targets_BT, loss_mask_BT, positions_BT and segment_ids_BT.
     """
-    return _sft_step(graphdef, _optimizer_key(optimizer), train.loss_chunk, _accumulation(train), mesh)
+    return _sft_step(graphdef, _optimizer_key(optimizer), train.loss_chunk, _accumulation(train), mesh, packed)
 
 
 def make_grpo_step(
@@ -115,15 +121,21 @@ def make_grpo_step(
 def make_logprob_fn(
     graphdef: nnx.GraphDef[Any], train: TrainConfig, mesh: Mesh | None = None, *, temperature: float = 1.0
 ) -> Callable[[Any, Any], jax.Array]:
-    """logprobs(params, batch) -> float32 logprobs_BT of the targets, 0 off the mask; in grad_accum microbatches."""
+    """logprobs(params, batch) -> float32 logprobs_BT of the targets, 0 off the mask; in grad_accum microbatches.
+
+    A row of the batch has one example, padded on the right.
+    """
     return _logprob_fn(graphdef, train.loss_chunk, train.grad_accum, mesh, temperature)
 
 
 @functools.lru_cache(maxsize=32)
-def _sft_step(graphdef: Any, optimizer: Any, chunk: int, accumulation: Accumulation, mesh: Mesh | None) -> Step:
+def _sft_step(
+    graphdef: Any, optimizer: Any, chunk: int, accumulation: Accumulation, mesh: Mesh | None, packed: bool
+) -> Step:
     def share(params: Any, micro: Any, whole: Any) -> tuple[jax.Array, Metrics]:
         model = nnx.merge(graphdef, params)
-        hidden = model(micro.tokens_BT, micro.positions_BT, micro.segment_ids_BT, mesh=mesh)
+        segment_ids_BT = micro.segment_ids_BT if packed else None
+        hidden = model(micro.tokens_BT, micro.positions_BT, segment_ids_BT, mesh=mesh)
         total, count = losses.nll_sum(hidden, model.head(), micro.targets_BT, micro.loss_mask_BT, chunk, mesh=mesh)
         return total / losses.totals(whole.loss_mask_BT).tokens, {"tokens": count}
 
@@ -175,9 +187,9 @@ def _logprob_fn(graphdef: Any, chunk: int, grad_accum: int, mesh: Mesh | None, t
 
 
 def _score(graphdef: Any, params: Any, micro: Any, chunk: int, temperature: float, mesh: Mesh | None) -> Any:
-    """(logprobs_BT, entropy_BT) of a batch under the parameters."""
+    """(logprobs_BT, entropy_BT) of a batch of one example a row, padded on the right, under the parameters."""
     model = nnx.merge(graphdef, params)
-    hidden = model(micro.tokens_BT, micro.positions_BT, micro.segment_ids_BT, mesh=mesh)
+    hidden = model(micro.tokens_BT, micro.positions_BT, mesh=mesh)
     return losses.token_logprobs(hidden, model.head(), micro.targets_BT, chunk, temperature, mesh=mesh)
 
 

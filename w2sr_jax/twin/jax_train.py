@@ -28,8 +28,8 @@ class JaxSFT:
     """One update of `w2sr sft` at a time.
 
     Args:
-        request: model (a directory), batches (a directory), optimizer, train and mesh (configs as dicts), total (the
-            updates that the schedule is made for).
+        request: model (a directory), batches (a directory), data, optimizer, train and mesh (configs as dicts), total
+            (the updates that the schedule is made for).
     """
 
     def __init__(self, request: dict[str, Any]):
@@ -53,7 +53,8 @@ class JaxSFT:
 
     def prepare(self, request: dict[str, Any], params: Any) -> None:
         """Makes the jitted functions, before the first update takes `params` over."""
-        self.run = make_sft_step(self.graphdef, self.optimizer, self.train, self.mesh)
+        packed = request["data"]["packing"]
+        self.run = make_sft_step(self.graphdef, self.optimizer, self.train, self.mesh, packed)
 
     def step(self, number: int) -> tuple[float, float, float]:
         """(loss, gradient norm, seconds) of update `number`; the clock runs until the new weights are there."""
