@@ -1,4 +1,4 @@
-"""Token choice, the decode loop against forward passes without a cache, and what is compiled."""
+"""The decode loop against forward passes without a cache, and what is compiled."""
 
 import itertools
 
@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.model.test_token_choice import expected_probs
 from w2sr_jax.core.config import MeshConfig
 from w2sr_jax.core.mesh import make_mesh, sharding
 from w2sr_jax.model import buckets, decode_loop, sampler
-from w2sr_jax.model.buckets import ELSEWHERE, ON_CPU, cache_bucket, prompt_bucket
+from w2sr_jax.model.buckets import ON_CPU, cache_bucket
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.decoder import Decoder
 from w2sr_jax.model.sampler import Sampler
-from w2sr_jax.model.token_choice import choose_tokens, invert, row_keys, truncate
 
 BASE = {
     "vocab_size": 61,
@@ -119,65 +119,6 @@ def test_training_options_of_the_model_do_not_matter(small):
     assert compiled() == 0
 
 
-@pytest.mark.parametrize(
-    ("temperature", "top_p", "top_k"),
-    [(0.5, 1.0, 0), (1.0, 1.0, 0), (1.7, 1.0, 0), (1.0, 0.8, 0), (1.3, 1.0, 5), (1.0, 0.7, 6)],
-)
-def test_sampling_frequencies_match_the_probabilities(temperature, top_p, top_k):
-    draws, logits = 20_000, np.array([2.0, 1.5, 1.0, 0.5, 0.0, -0.3, -0.7, -1.0, 0.9, -2.0], np.float32)
-    keys = row_keys(np.zeros((draws, 2), np.uint32), np.arange(draws, dtype=np.uint32))
-    tokens = choose_tokens(np.tile(logits, (draws, 1)), keys, np.zeros(draws, np.int32), temperature, top_p, top_k)
-    probs = expected_probs(logits, temperature, top_p, top_k)
-    counts = np.bincount(np.asarray(tokens), minlength=logits.size)
-    assert counts[probs == 0].sum() == 0
-    expected = probs[probs > 0] * draws
-    chi_square = ((counts[probs > 0] - expected) ** 2 / expected).sum()
-    freedom = expected.size - 1
-    # The 99.9 % point of chi-square by Wilson and Hilferty's approximation (PNAS 17, 1931).
-    assert chi_square < freedom * (1 - 2 / (9 * freedom) + 3.09 * np.sqrt(2 / (9 * freedom))) ** 3
-
-
-@pytest.mark.parametrize("size", [1, 2, 61, 1000, 151_936])
-def test_a_uniform_number_picks_the_token_whose_share_it_lies_in(size):
-    rng = np.random.default_rng(size)
-    numbers = np.concatenate([rng.random(60, np.float32), np.float32([0.0, 0.5, 1 - 2**-24, 2**-24])])
-    logits = rng.normal(size=(len(numbers), size)).astype(np.float32) * 3
-    logits[:, rng.random(size) < 0.5] = -np.inf
-    logits[:, rng.integers(size)] = 0.0
-    tokens = np.asarray(jax.jit(invert)(logits, numbers))
-    probs = np.exp(logits.astype(np.float64))
-    probs /= probs.sum(axis=1, keepdims=True)
-    rows = np.arange(len(numbers))
-    assert (probs[rows, tokens] > 0).all(), "what has no mass is never chosen"
-    end = np.cumsum(probs, axis=1)[rows, tokens]
-    assert (numbers < end + 1e-6).all()
-    assert (numbers >= end - probs[rows, tokens] - 1e-6).all()
-
-
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_logits_that_are_no_numbers_still_give_a_token_of_the_vocabulary(temperature):
-    logits = np.zeros((3, 61), np.float32)
-    logits[1, 7], logits[2] = np.nan, np.nan
-    keys = row_keys(np.zeros((3, 2), np.uint32), np.arange(3, dtype=np.uint32))
-    tokens = np.asarray(choose_tokens(logits, keys, np.zeros(3, np.int32), temperature, 1.0, 0))
-    assert ((tokens >= 0) & (tokens < 61)).all()
-
-
-def expected_probs(logits: np.ndarray, temperature: float, top_p: float, top_k: int) -> np.ndarray:
-    """Softmax, then the k most probable, then the fewest of these with mass top_p, by a plain loop."""
-    probs = np.exp(logits.astype(np.float64) / temperature)
-    order = np.argsort(-probs)[: top_k or None]
-    mass, total, kept = 0.0, probs[order].sum(), []
-    for token in order:
-        if mass >= top_p * total:
-            break
-        kept.append(token)
-        mass += probs[token]
-    result = np.zeros_like(probs)
-    result[kept] = probs[kept] / probs[kept].sum()
-    return result
-
-
 def test_whole_completions_follow_the_model_at_every_step(small):
     # Two sampled tokens from one prompt: the joint frequencies of the pair against the product of forward passes.
     copies, batches = 256, 8
@@ -196,13 +137,6 @@ def test_whole_completions_follow_the_model_at_every_step(small):
     assert pairs[expected == 0].sum() == 0
     chi_square = ((pairs - expected)[expected > 0] ** 2 / expected[expected > 0]).sum()
     assert chi_square < 26.12, "the 99.9 % point with 8 degrees of freedom"
-
-
-def test_top_p_of_one_and_top_k_of_the_vocabulary_keep_every_token():
-    logits = np.random.default_rng(0).normal(size=(4, 1000)).astype(np.float32) * 10
-    assert np.isfinite(truncate(logits, 1.0, 0)).all()
-    assert np.isfinite(truncate(logits, 1.0, 1000)).all()
-    np.testing.assert_array_equal(np.isfinite(truncate(logits, 1e-6, 0)).sum(-1), 1)
 
 
 def test_a_random_stream_depends_on_seed_and_sample_alone(small):
@@ -303,24 +237,8 @@ def test_the_last_rows_go_on_in_smaller_batches_and_nothing_else_changes(small, 
         np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
 
 
-def test_smaller_batches_are_powers_of_two_and_large_ones_half_way_between_too():
-    sizes = [100]
-    while sizes[-1]:
-        sizes.append(ON_CPU.smaller(sizes[-1]))
-    assert sizes == [100, 96, 64, 48, 32, 24, 16, 8, 4, 2, 1, 0]
-    assert [ELSEWHERE.smaller(rows) for rows in (256, 64, 32, 31, 8)] == [64, 16, 8, 0, 0]
-
-
 def test_one_token_is_the_least_that_is_sampled(small):
     assert [len(row.token_ids) for row in run(small, PROMPTS, max_tokens=1)] == [1] * 4
-
-
-def test_buckets_hold_their_length_with_less_than_half_unused():
-    for length in range(1, 5000):
-        assert length <= ON_CPU.prompts(length) <= prompt_bucket(length) < max(17, 2 * length)
-        assert ON_CPU.prompts(length) <= max(16, 1.5 * length)
-        assert length <= cache_bucket(length) <= max(32, 1.5 * length)
-    assert len({cache_bucket(length) for length in range(1, 5000)}) <= 16
 
 
 class count_compilations:
