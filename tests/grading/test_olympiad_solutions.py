@@ -1,15 +1,17 @@
-"""The published worked solutions of OlympiadBench, extracted and graded against the published answers by both graders.
+"""Where the published worked solutions of OlympiadBench state the published answers, and how far a rule finds them.
 
-They have no box, and most are proofs that mark no result, so that nothing extracts them all by rule. An answer is taken
+They have no box, and most are proofs that mark no result. A rule that does not know the answer, the last formula with a
+value in bold or else the last formula (`by_rule`), finds it in 416 of 675 (61.6 %). That is all that is extracted. For
+the others the answer's place is kept, found with the answer at hand:
 
-1. from the last formula with a value in bold (237 solutions), or else from the last formula (`by_rule`);
-2. where that is not the published one, from the place that states it, found by reading (olympiadbench_marks.txt);
-3. where no place has it as it is published, from the words that state it (`READ`);
-4. from nowhere: `NOT_STATED`, each with its reason.
+- olympiadbench_marks.txt: the place where the second grader found the published answer, the last one as a rule; its
+  surroundings were read. That what stands there agrees is by construction;
+- `READ`: words that state it in another form, quoted;
+- `NOT_STATED`: solutions without it, each with its reason.
 
-The rules know nothing of the published answer; whoever read, knew it. Bold type and last formulas are of this file
-alone: for the extractor they say nothing. It finds an answer in words in 75 solutions, which are looked at for what
-they show of that, and held to no bar. The file is not part of the repository: the tests run where it is.
+Bold type and last formulas are of this file alone: for the extractor they say nothing. It finds an answer in words in
+75 solutions, which are looked at for what they show of that, and held to no bar. The file is not part of the
+repository: the tests run where it is.
 """
 
 import itertools
@@ -162,10 +164,10 @@ def parts(formula):
     return list(dict.fromkeys(filter(None, found)))
 
 
-def marked(solution, marks_of_it):
+def marked(solution, marks):
     """What stands at the places."""
     found = places(solution)
-    return ", ".join(parts(found[place])[part] for place, part in marks_of_it)
+    return ", ".join(parts(found[place])[part] for place, part in marks)
 
 
 def agreeing(answers, olympiad):
@@ -175,7 +177,7 @@ def agreeing(answers, olympiad):
     return {n for n, grade in zip(answers, grades, strict=True) if grade.correct}, seconds
 
 
-def test_worked_solutions_agree_with_the_published_answers_but_for_twelve(olympiad, marks):
+def test_all_solutions_but_twelve_state_the_published_answer(olympiad, marks):
     assert not any(r"\boxed" in solution for _, solution in olympiad.values())
     others = {*marks, *READ, *NOT_STATED}
     assert len(others) == len(marks) + len(READ) + len(NOT_STATED)
@@ -187,7 +189,7 @@ def test_worked_solutions_agree_with_the_published_answers_but_for_twelve(olympi
     assert agreeing(read, olympiad) == (set(read), set(read) - SECOND_DISAGREES)
     assert {n: q for n, (quotes, _) in READ.items() if (q := [x for x in quotes if x not in olympiad[n][1]])} == {}
     assert (len(ruled), len(found), len(read), len(NOT_STATED)) == (416, 224, 23, 12)
-    assert 416 + 224 + 23 >= 0.98 * len(olympiad) == 0.98 * 675
+    assert len(olympiad) == 675
 
 
 def test_values_in_bold_agree_but_for_two(olympiad):
