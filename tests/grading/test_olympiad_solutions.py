@@ -1,11 +1,11 @@
 """What the published worked solutions of OlympiadBench answer, against the published answers.
 
 They have no box, most are proofs that mark no result, and no rule finds it in enough of them: the last formula with a
-value in bold, or else the last formula, agrees in 416 of 675 (61.6 %). So they were read: olympiadbench_read.txt has the
-answer of each and the place of the words that say so, written by a language model that was shown question, context, kind
-of answer and solution, and not the published answer. Nothing was changed after it was graded. 664 of 675 agree (98.4 %);
-`DISAGREES` has the others, in which the solution stands against its own published answer, or either is in a form that
-the graders do not compare.
+value in bold, or else the last formula, agrees in 416 of 675 (61.6 %). So they were read: olympiadbench_read.txt has
+the answer of each and the place of the words that say so, written by a language model that was shown question, context,
+kind of answer and solution, and not the published answer. Nothing was changed after it was graded. 664 of 675 agree
+(98.4 %); `DISAGREES` has the others, in which the solution stands against its own published answer, or either is in a
+form that the graders do not compare.
 
 The extractor itself finds an answer in words in 75 solutions, which are looked at for what they show of that, and held
 to no bar. The file is not part of the repository: the tests run where it is.
