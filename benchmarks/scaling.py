@@ -90,6 +90,7 @@ def _measure(
         "side": "jax_sft",
         "model": str(model),
         "batches": str(batches),
+        "data": dataclasses.asdict(data),
         "optimizer": dataclasses.asdict(sft.optimizer),
         "train": dataclasses.asdict(sft.train),
         "mesh": dataclasses.asdict(sft.mesh),
