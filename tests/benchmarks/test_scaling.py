@@ -1,4 +1,4 @@
-"""How cost grows: one measured point, in a process of its own. No wall time."""
+"""How cost grows along each axis, two tiny points apiece, each in a process of its own. No wall time asserted."""
 
 import os
 
