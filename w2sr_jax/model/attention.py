@@ -47,42 +47,20 @@ def attention(
 
 
 def decode_attention(
-    q_BNH: jax.Array,
-    k_BKHS: jax.Array,
-    v_BKSH: jax.Array,
-    first_B: jax.Array,
-    last: jax.Array,
-    *,
-    as_sums: bool = False,
+    q_BNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array, first_B: jax.Array, last: jax.Array
 ) -> jax.Array:
     """Softmax attention of one query a row over the slots first..last of a cache.
-
-    Args:
-        as_sums: instead of two batched matmuls, which are slow for one query on a CPU, sums over products that XLA
-            fuses, as long as they read whole arrays: it would copy a slice of them first.
 
     Returns:
         [B, N, H] in the dtype of `v`.
     """
     B, N, H = q_BNH.shape
     K, S = v_BKSH.shape[1:3]
-    q_BKGH, slots_S = q_BNH.reshape(B, K, N // K, H), jnp.arange(S)
+    slots_S = jnp.arange(S)
     mask_BS = (slots_S >= first_B[:, None]) & (slots_S <= last)
-
-    def masked(scores_BKGS: jax.Array) -> jax.Array:
-        return jnp.where(mask_BS[:, None, None], scores_BKGS * H**-0.5, MASKED)
-
-    if as_sums:
-        products = q_BKGH[..., None].astype(jnp.float32) * k_BKHS[:, :, None].astype(jnp.float32)
-        scores_BKGS = masked(jnp.sum(products, axis=3))
-        weights_BKGS = jnp.exp(scores_BKGS - jnp.max(scores_BKGS, axis=-1, keepdims=True))
-        sums_BKGH = jnp.sum(weights_BKGS[..., None] * v_BKSH[:, :, None].astype(jnp.float32), axis=3)
-        out_BKGH = (sums_BKGH / jnp.sum(weights_BKGS, axis=-1)[..., None]).astype(v_BKSH.dtype)
-    else:
-        scores_BKGS = jnp.einsum("bkgh,bkhs->bkgs", q_BKGH, k_BKHS, preferred_element_type=jnp.float32)
-        weights_BKGS = jax.nn.softmax(masked(scores_BKGS), axis=-1).astype(v_BKSH.dtype)
-        out_BKGH = jnp.einsum("bkgs,bksh->bkgh", weights_BKGS, v_BKSH)
-    return out_BKGH.reshape(B, N, H)
+    scores_BKGS = _product("bkgh,bkhs->bkgs", q_BNH.reshape(B, K, N // K, H), k_BKHS) * H**-0.5
+    weights_BKGS = jax.nn.softmax(jnp.where(mask_BS[:, None, None], scores_BKGS, MASKED), axis=-1)
+    return jnp.einsum("bkgs,bksh->bkgh", weights_BKGS.astype(v_BKSH.dtype), v_BKSH).reshape(B, N, H)
 
 
 def _blocks(length: int) -> list[slice]:

@@ -82,7 +82,7 @@ def decode(
         layer = len(keys)
         keys.append(jax.lax.dynamic_update_slice(cache.k[layer], k, (0, 0, 0, slot)))
         values.append(jax.lax.dynamic_update_slice(cache.v[layer], v, (0, 0, slot, 0)))
-        return decode_attention(q_B1NH[:, 0], keys[layer], values[layer], first_B, slot, as_sums=True)
+        return decode_attention(q_B1NH[:, 0], keys[layer], values[layer], first_B, slot)
 
     x_BD = _embed(weights, tokens_B)
     for w in weights.layers:
