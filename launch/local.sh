@@ -12,9 +12,6 @@
 #   --program=PATH        what runs; default: .venv/bin/w2sr
 #   --dry-run             print the commands, touch nothing
 #
-# On a CPU each gets the heap in huge pages that `w2sr` would otherwise start itself again for (GLIBC_TUNABLES is left as it
-# is where it is set).
-#
 # One process that fails ends all. Exit code 75 of any (it was told to stop and saved a checkpoint) starts all again.
 # SIGTERM to this script goes to every process, and it ends with their code.
 set -euo pipefail
@@ -33,9 +30,6 @@ if [[ -z $logs ]]; then
   done
 fi
 [[ -n $dry_run || -x $program ]] || die "$program is not there: make setup"
-if [[ -n $devices || ${JAX_PLATFORMS:-} == cpu ]]; then
-  export GLIBC_TUNABLES=${GLIBC_TUNABLES-glibc.malloc.hugetlb=1}
-fi
 environment=()
 if [[ -n $devices ]]; then
   need_numbers devices

@@ -100,6 +100,9 @@ def test_a_second_plan_compiles_nothing_and_says_the_same(planned, config, monke
     shown = capsys.readouterr().out
     assert "on cpu:4 (4 chips): fits" in shown
     assert "train it so: w2sr sft --config.mesh.data=1 --config.mesh.fsdp=4" in shown
+    assert all(
+        f"--config.{flag}" in shown for flag in ("data.batch_size=8", "data.max_length=64", "train.loss_chunk=32")
+    )
     assert "what does not fit: w2sr sft" in render(first | {"fits": False})
 
 

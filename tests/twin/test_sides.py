@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from w2sr_jax.core.allocator import TUNABLES
 from w2sr_jax.core.command_line import load_config_file
 from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.files import read_json
@@ -38,7 +39,7 @@ def blocked(root: Path, *packages: str) -> dict[str, str]:
 def test_both_sides_get_the_same_environment_and_no_cache_of_compiled_programs():
     env = environment(2, {"HOME": "/h", "JAX_COMPILATION_CACHE_DIR": "/c", "XLA_FLAGS": "--x", "OMP_NUM_THREADS": "7"})
     assert env["HOME"] == "/h"
-    assert (env["OMP_NUM_THREADS"], env["GLIBC_TUNABLES"]) == ("2", "glibc.malloc.hugetlb=1")
+    assert (env["OMP_NUM_THREADS"], env["GLIBC_TUNABLES"]) == ("2", TUNABLES)
     assert not {"JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS"} & set(env)
 
 

@@ -1,7 +1,11 @@
-"""Transparent huge pages for the heap of a process that trains or generates on a CPU.
+"""The heap of a process that trains or generates on a CPU: in huge pages, and kept.
 
-XLA's CPU client allocates and frees large buffers all the time, and the kernel clears each page of 4 KiB anew. glibc
-reads its tunables before a program's first line, so a process that lacks this one has to start itself again: same
+XLA's CPU client allocates its temporary memory anew for every program it runs, hundreds of MB for a training step. By
+itself glibc takes that from the kernel each time and gives it back, and the kernel clears every page again. With
+TUNABLES what was freed stays with the process, in pages of 2 MiB. One arena, since XLA allocates in threads of its own,
+whose arenas cannot hold so much.
+
+glibc reads its tunables before a program's first line, so a process that lacks them has to start itself again: same
 process id, same arguments, once. GLIBC_TUNABLES set to anything, the empty string included, is left as it is.
 """
 
@@ -14,11 +18,14 @@ from collections.abc import Mapping, Sequence
 
 from w2sr_jax.core.rows import accelerators, on_cpu
 
-TUNABLES = "glibc.malloc.hugetlb=1"
+TUNABLES = ":".join(
+    f"glibc.malloc.{name}={value}"
+    for name, value in {"hugetlb": 1, "arena_max": 1, "mmap_max": 0, "trim_threshold": 1 << 36}.items()
+)
 STAGES = ("distill", "score", "sft", "grpo", "evaluate", "micro", "run")  # that compute with JAX at length
 
 
-def wants_huge_pages(stage: str, argv: Sequence[str], env: Mapping[str, str], platform: str = sys.platform) -> bool:
+def wants_tunables(stage: str, argv: Sequence[str], env: Mapping[str, str], platform: str = sys.platform) -> bool:
     """Whether a command should start itself again with TUNABLES.
 
     Args:
@@ -31,7 +38,7 @@ def wants_huge_pages(stage: str, argv: Sequence[str], env: Mapping[str, str], pl
     return on_cpu(env) or not (accelerators(env) or importlib.util.find_spec("libtpu"))
 
 
-def restart_with_huge_pages() -> None:
+def restart_with_tunables() -> None:
     """Starts this command again in this process; does not return."""
     os.environ["GLIBC_TUNABLES"] = TUNABLES
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -19,7 +19,7 @@ from typing import Any
 from absl import logging
 
 from w2sr_jax.core import cost, runtime
-from w2sr_jax.core.config import PriceConfig, to_dict, validate
+from w2sr_jax.core.config import DataConfig, PriceConfig, to_dict, validate
 from w2sr_jax.core.errors import UsageError, W2SRError
 from w2sr_jax.core.files import write_json
 from w2sr_jax.core.tool_config import PlanConfig
@@ -54,7 +54,7 @@ def main(config: PlanConfig, workdir: str) -> dict[str, Any]:
         best = cheapest(tried) or (tried[0] if tried else None)
         shape, plan = best or (planner.asked(), planner.train(planner.asked()))
         plan["tried"] = [
-            {"flags": one.flags(config.batch_size)}
+            {"flags": planner.flags(one)}
             | {key: found[key] for key in ("fits", "peak_bytes_per_chip", "hbm_bytes_per_chip", "peak_is_lower_bound")}
             | {"step_seconds_estimate": found["step_seconds_estimate"]}
             for one, found in tried
@@ -155,12 +155,25 @@ class Planner:
         tokens = config.batch_size * config.max_length
         model_flops = cost.train_flops(tokens=tokens, context=config.max_length, **self.sizes)
         plan = self._plan(found, tokens, model_flops, f"The SFT step of {self.name}")
-        plan |= {"train": to_dict(train), "flags": shape.flags(config.batch_size)}
+        plan |= {"train": to_dict(train), "flags": self.flags(shape)}
         plan["six_n_flops_per_step"] = cost.train_flops(self.sizes["num_params"], tokens)
         plan["mesh"] = {axis: getattr(shape, axis) for axis in ("data", "fsdp", "tensor")}
         state = STATE_BYTES * self.num_params * shape.data
         plan["advice"] = outcome.advice(plan, state, self.topology.devices, shape.rows)
         return plan
+
+    def flags(self, shape: Shape) -> str:
+        """What makes `w2sr sft` take the step that was compiled: the shape, and what else is not sft's default."""
+        config = self.config
+        rows = dataclasses.replace(DataConfig(), batch_size=config.batch_size, max_length=config.max_length)
+        own = {"grad_accum", "remat"}  # the shape has them
+        others = [
+            f"--config.{part}.{field.name}={value}"
+            for part, asked in (("data", rows), ("train", config.train), ("optimizer", config.optimizer))
+            for field in dataclasses.fields(asked)
+            if (value := getattr(asked, field.name)) != getattr(type(asked)(), field.name) and field.name not in own
+        ]
+        return " ".join([shape.flags(config.batch_size), *others])
 
     def decode(self, shape: Shape) -> dict[str, Any]:
         """The plan of one decode step on the same mesh: one new token for every row."""
