@@ -172,6 +172,11 @@ def place_rows(x: np.ndarray, mesh: Mesh, rows: int) -> jax.Array:
     return jax.make_array_from_callback((rows, *x.shape[1:]), batch_sharding(mesh), part)
 
 
+def on_one_cpu(mesh: Mesh | None) -> bool:
+    """Whether a program of that mesh is one of a single CPU device, some of which are written otherwise."""
+    return mesh is None and jax.default_backend() == "cpu"
+
+
 def mesh_or_none(config: MeshConfig) -> Mesh | None:
     """`make_mesh`, or None where one device is asked for, or there is only one: nothing is sharded then.
 

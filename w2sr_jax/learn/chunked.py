@@ -127,6 +127,13 @@ class _Group:
         largest_Bc = jax.lax.pmax(jnp.max(logits_BcV, axis=-1), "tensor")
         return largest_Bc + jnp.log(self.over_vocab(jnp.sum(jnp.exp(logits_BcV - largest_Bc[..., None]), axis=-1)))
 
+    def chosen(self, logits_BcV: jax.Array, targets_Bc: jax.Array) -> jax.Array:
+        """The targets' logits."""
+        if mesh_lib.on_one_cpu(self.mesh):  # where the products of a one-hot would be written out
+            return jnp.take_along_axis(logits_BcV, targets_Bc[..., None], axis=-1, mode="clip")[..., 0]
+        hits_BcV = self.hits(targets_Bc, logits_BcV.shape[-1])
+        return self.over_vocab(jnp.sum(jnp.where(hits_BcV, logits_BcV, 0.0), axis=-1))
+
     def hits(self, targets_Bc: jax.Array, vocab: int) -> jax.Array:
         """One-hot of the targets, bool [B, c, V] of this device's part of the vocabulary."""
         start = jax.lax.axis_index("tensor") * vocab if self.split_vocab else 0
@@ -148,8 +155,7 @@ def _logits(hidden: jax.Array, head: jax.Array, temperature: float) -> jax.Array
 def _scores(hidden: jax.Array, head: jax.Array, targets: jax.Array, temperature: float, group: _Group) -> _Scores:
     logits = _logits(hidden, head, temperature)
     logz = group.logz(logits)
-    chosen = group.over_vocab(jnp.sum(jnp.where(group.hits(targets, head.shape[1]), logits, 0.0), axis=-1))
-    return _Scores(logits, logz, chosen - logz)
+    return _Scores(logits, logz, group.chosen(logits, targets) - logz)
 
 
 def _entropy(scores: _Scores, group: _Group) -> jax.Array:
@@ -165,6 +171,10 @@ def _backward(
     dlogits = dlogits.astype(hidden.dtype)
     dhidden = group.over_vocab(jnp.einsum("bcv,dv->bcd", dlogits, head, preferred_element_type=jnp.float32))
     dhead = jnp.einsum("bcd,bcv->dv", hidden, dlogits, preferred_element_type=jnp.float32)
+    if mesh_lib.on_one_cpu(
+        group.mesh
+    ):  # of tied weights XLA would compute it transposed, which takes half as long again
+        dhead = jax.lax.optimization_barrier(dhead)
     return dhidden.astype(hidden.dtype), dhead_sum + dhead
 
 
@@ -298,10 +308,12 @@ def _logprobs_backward(chunk, temperature, mesh, residuals, cotangents):
             hidden_c, targets_c, logz_c, dlogprobs_c, *rest = block
             logits = rest.pop() if kept else _logits(hidden_c, weights, temperature)
             logp = logits - logz_c[..., None]
-            dz = dlogprobs_c[..., None] * (group.hits(targets_c, weights.shape[1]) - jnp.exp(logp))
+            weight = dlogprobs_c[..., None]
+            hits = jnp.where(group.hits(targets_c, weights.shape[1]), weight, 0.0)
             if entropies:
                 entropy_c, dentropy_c = rest
-                dz -= dentropy_c[..., None] * jnp.exp(logp) * (logp + entropy_c[..., None])
+                weight = weight + dentropy_c[..., None] * (logp + entropy_c[..., None])
+            dz = hits - jnp.exp(logp) * weight  # with one exponential, or XLA would write it out
             dhidden, dhead = _backward(hidden_c, weights, dz / temperature, dhead, group)
             return dhead, dhidden
 

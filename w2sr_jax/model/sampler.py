@@ -20,7 +20,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from w2sr_jax.core.mesh import batch_ways, place_rows, replicated
+from w2sr_jax.core.mesh import batch_ways, on_one_cpu, place_rows, replicated
 from w2sr_jax.model import buckets, decode_loop
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.decode_loop import Fill, Request, State
@@ -64,7 +64,7 @@ class Sampler:
     def __init__(self, config: ModelConfig, dtype: Any, *, mesh: Mesh | None = None):
         self._graphdef, self._config, self._mesh = graphdef_of(config, jnp.dtype(dtype)), config, mesh
         self.ways = batch_ways(mesh) if mesh is not None else 1
-        self._dtype, self._by_layer = jnp.dtype(dtype), mesh is None and jax.default_backend() == "cpu"
+        self._dtype, self._by_layer = jnp.dtype(dtype), on_one_cpu(mesh)
 
     def prepare(self, params: Any) -> Any:
         """A Decoder's parameters as `sample` wants them: in its dtype, since every step reads all of them.

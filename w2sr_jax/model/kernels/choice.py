@@ -10,6 +10,7 @@ from absl import logging
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
 
+from w2sr_jax.core.mesh import on_one_cpu
 from w2sr_jax.model import attention as blocks
 from w2sr_jax.model.kernels.layout import refusal
 from w2sr_jax.model.remat import ATTENTION
@@ -59,8 +60,8 @@ def attention(
     """
     form = pick(form, q_BTNH.shape, k_BTKH.shape[2], mesh)
     if form == "dense":
-        on_cpu = mesh is None and _platform(mesh) == "cpu"
-        out_BTNH = blocks.attention(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT=segment_ids_BT, in_parts=on_cpu)
+        in_parts = on_one_cpu(mesh)
+        out_BTNH = blocks.attention(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT=segment_ids_BT, in_parts=in_parts)
         return checkpoint_name(out_BTNH, ATTENTION)
     interpret = AUTO.get(_platform(mesh)) != form
     if form == "splash":
