@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"w2sr: no stage {argv[0]!r}{hint}", file=sys.stderr)
         return 2
     if not called and wants_tunables(argv[0], argv[1:], os.environ):
-        restart_with_tunables()
+        restart_with_tunables(argv[0])
     from w2sr_jax.core.runtime import launch
 
     module = importlib.import_module(f"w2sr_jax.stages.{argv[0]}")
