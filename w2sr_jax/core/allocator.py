@@ -1,11 +1,7 @@
-"""The heap of a process that trains or generates on a CPU: in huge pages, and kept where it trains.
+"""Transparent huge pages for the heap of a process that trains or generates on a CPU.
 
-XLA's CPU client allocates its temporary memory anew for every program it runs, hundreds of MB for a training step. By
-itself glibc takes that from the kernel each time and gives it back, and the kernel clears every page again. With KEPT
-what was freed stays with the process. It has one arena then, since XLA allocates in threads of its own, whose arenas
-cannot hold so much; steps of decoding, which allocate little and often, are slower so and do without.
-
-glibc reads its tunables before a program's first line, so a process that lacks them has to start itself again: same
+XLA's CPU client allocates and frees large buffers all the time, and the kernel clears each page of 4 KiB anew. glibc
+reads its tunables before a program's first line, so a process that lacks this one has to start itself again: same
 process id, same arguments, once. GLIBC_TUNABLES set to anything, the empty string included, is left as it is.
 """
 
@@ -18,28 +14,24 @@ from collections.abc import Mapping, Sequence
 
 from w2sr_jax.core.rows import accelerators, on_cpu
 
-HUGE_PAGES = "glibc.malloc.hugetlb=1"
-KEPT = f"{HUGE_PAGES}:glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold={1 << 36}"
-TUNABLES = {  # of the stages that compute with JAX at length
-    **dict.fromkeys(("sft", "grpo", "micro", "run"), KEPT),
-    **dict.fromkeys(("distill", "score", "evaluate"), HUGE_PAGES),
-}
+TUNABLES = "glibc.malloc.hugetlb=1"
+STAGES = ("distill", "score", "sft", "grpo", "evaluate", "micro", "run")  # that compute with JAX at length
 
 
-def wants_tunables(stage: str, argv: Sequence[str], env: Mapping[str, str], platform: str = sys.platform) -> bool:
-    """Whether a command should start itself again with its TUNABLES.
+def wants_huge_pages(stage: str, argv: Sequence[str], env: Mapping[str, str], platform: str = sys.platform) -> bool:
+    """Whether a command should start itself again with TUNABLES.
 
     Args:
         argv: the stage's arguments; one that asks for help is answered at once.
     """
-    if platform != "linux" or stage not in TUNABLES or "GLIBC_TUNABLES" in env:
+    if platform != "linux" or stage not in STAGES or "GLIBC_TUNABLES" in env:
         return False
     if any(word in ("--help", "-h", "-help", "--helpfull") for word in argv):
         return False
     return on_cpu(env) or not (accelerators(env) or importlib.util.find_spec("libtpu"))
 
 
-def restart_with_tunables(stage: str) -> None:
+def restart_with_huge_pages() -> None:
     """Starts this command again in this process; does not return."""
-    os.environ["GLIBC_TUNABLES"] = TUNABLES[stage]
+    os.environ["GLIBC_TUNABLES"] = TUNABLES
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

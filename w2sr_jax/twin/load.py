@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
-DYING_S = 2.0  # that orphans get to end
+DYING_S = 20.0  # that orphans get to end: vLLM's engine takes seconds, and counts as others until then
 
 
 class Others:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import w2sr_jax
-from w2sr_jax.core.allocator import HUGE_PAGES, KEPT
+from w2sr_jax.core.allocator import TUNABLES
 from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.rows import on_cpu
 from w2sr_jax.engine.child import Child
@@ -32,7 +32,7 @@ def environment(threads: int, base: Mapping[str, str]) -> dict[str, str]:
     places = os.pathsep.join(filter(None, (str(ROOT), env.get("PYTHONPATH", ""))))
     return env | {
         "PYTHONPATH": places,
-        "GLIBC_TUNABLES": KEPT,  # ours has it from `w2sr` itself, so both sides get it
+        "GLIBC_TUNABLES": TUNABLES,  # ours has it from `w2sr` itself, so both sides get it
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "JAX_ENABLE_COMPILATION_CACHE": "false",
@@ -40,11 +40,6 @@ def environment(threads: int, base: Mapping[str, str]) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
     }
-
-
-def generating(env: Mapping[str, str]) -> dict[str, str]:
-    """The same for sides that generate, as the stages have it that do."""
-    return {**env, "GLIBC_TUNABLES": HUGE_PAGES}
 
 
 class Side:

