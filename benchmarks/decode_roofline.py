@@ -62,6 +62,9 @@ def main(argv: list[str] | None = None) -> int:
         return time.perf_counter() - began
 
     taken = [seconds(2 * half) - seconds(half) for _ in range(options.runs + 1)][1:]
+    if min(taken) <= 0:
+        print("decode_roofline: too few tokens to be told from noise; give more --tokens", file=sys.stderr)
+        return 1
     read = step_bytes(config, dtype.itemsize, options.rows, PROMPT + 3 * half // 2)
     rates = [options.rows * half / one for one in taken]
     what = f"decoding, {Path(options.shape).stem}, {options.rows} rows, {options.dtype}"
