@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from tests.engine.models import CONFIG, save_model
+from w2sr_jax.core import allocator
 from w2sr_jax.core.config import DecodeConfig, MeshConfig, VllmConfig
 from w2sr_jax.core.errors import UsageError, W2SRError
 from w2sr_jax.engine import vllm_engine, vllm_offline
@@ -196,3 +197,12 @@ def test_every_sample_has_a_seed_of_its_own():
     streams = {vllm_engine.stream(seed, sample) for seed in (0, 1, 2, 2**63, 2**64 - 1) for sample in range(20)}
     assert len(streams) == 100
     assert all(0 <= stream < 2**63 for stream in streams)
+
+
+@pytest.mark.parametrize(
+    ("own", "given"),
+    [(allocator.KEPT, allocator.HUGE_PAGES), ("glibc.malloc.arena_max=2", "glibc.malloc.arena_max=2")],
+)
+def test_vllm_does_not_take_over_the_heap_that_grpo_keeps(own, given, monkeypatch):
+    monkeypatch.setenv("GLIBC_TUNABLES", own)
+    assert vllm_offline.environment()["GLIBC_TUNABLES"] == given

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from w2sr_jax.core.allocator import TUNABLES
+from w2sr_jax.core.allocator import HUGE_PAGES, KEPT
 from w2sr_jax.core.command_line import load_config_file
 from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.files import read_json
 from w2sr_jax.stages import compare
 from w2sr_jax.twin import sides, workloads
 from w2sr_jax.twin.dump import write_arrays
-from w2sr_jax.twin.side import MissingPackage, Side, environment
+from w2sr_jax.twin.side import MissingPackage, Side, environment, for_grpo
 from w2sr_jax.twin.sides import Sides, groups
 from w2sr_jax.twin.workloads import write_batches
 
@@ -39,7 +39,8 @@ def blocked(root: Path, *packages: str) -> dict[str, str]:
 def test_both_sides_get_the_same_environment_and_no_cache_of_compiled_programs():
     env = environment(2, {"HOME": "/h", "JAX_COMPILATION_CACHE_DIR": "/c", "XLA_FLAGS": "--x", "OMP_NUM_THREADS": "7"})
     assert env["HOME"] == "/h"
-    assert (env["OMP_NUM_THREADS"], env["GLIBC_TUNABLES"]) == ("2", TUNABLES)
+    assert (env["OMP_NUM_THREADS"], env["GLIBC_TUNABLES"]) == ("2", HUGE_PAGES)
+    assert for_grpo(env) == env | {"GLIBC_TUNABLES": KEPT}
     assert not {"JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS"} & set(env)
 
 

@@ -1,12 +1,21 @@
-"""Transparent huge pages for the heap of a process that trains or generates on a CPU.
+"""The heap of a process that computes on a CPU: in huge pages, and kept where GRPO trains.
 
-XLA's CPU client allocates and frees large buffers all the time, and the kernel clears each page of 4 KiB anew. glibc
-reads its tunables before a program's first line, so a process that lacks this one has to start itself again: same
+XLA's CPU client allocates its temporary memory anew for every program it runs, hundreds of MB for a training step. By
+itself glibc takes that from the kernel each time and gives it back, and the kernel clears every page again; a virtual
+machine's kernel has given some to its host meanwhile if they were free for long. SFT's steps follow each other too
+closely for that, GRPO's do not: where the heap is KEPT, what was freed stays with the process. It has one arena then,
+since XLA allocates in threads of its own, whose arenas cannot hold so much.
+
+A large buffer that is freed leaves a hole, and whatever small is allocated next may split it, so that the buffer does
+not fit any more. `reserve` makes holes that small allocations go to first.
+
+glibc reads its tunables before a program's first line, so a process that lacks them has to start itself again: same
 process id, same arguments, once. GLIBC_TUNABLES set to anything, the empty string included, is left as it is.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import sys
@@ -14,24 +23,48 @@ from collections.abc import Mapping, Sequence
 
 from w2sr_jax.core.rows import accelerators, on_cpu
 
-TUNABLES = "glibc.malloc.hugetlb=1"
-STAGES = ("distill", "score", "sft", "grpo", "evaluate", "micro", "run")  # that compute with JAX at length
+HUGE_PAGES = "glibc.malloc.hugetlb=1"
+KEPT = f"{HUGE_PAGES}:glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold={1 << 36}"
+TUNABLES = {  # of the stages that compute with JAX at length
+    **dict.fromkeys(("grpo", "run"), KEPT),
+    **dict.fromkeys(("distill", "score", "sft", "evaluate", "micro"), HUGE_PAGES),
+}
+RESERVE, RESERVES = 512 << 20, 4  # bytes of one; smaller than what they are to spare, so more than one
 
 
-def wants_huge_pages(stage: str, argv: Sequence[str], env: Mapping[str, str], platform: str = sys.platform) -> bool:
-    """Whether a command should start itself again with TUNABLES.
+def wants_tunables(stage: str, argv: Sequence[str], env: Mapping[str, str], platform: str = sys.platform) -> bool:
+    """Whether a command should start itself again with its TUNABLES.
 
     Args:
         argv: the stage's arguments; one that asks for help is answered at once.
     """
-    if platform != "linux" or stage not in STAGES or "GLIBC_TUNABLES" in env:
+    if platform != "linux" or stage not in TUNABLES or "GLIBC_TUNABLES" in env:
         return False
     if any(word in ("--help", "-h", "-help", "--helpfull") for word in argv):
         return False
     return on_cpu(env) or not (accelerators(env) or importlib.util.find_spec("libtpu"))
 
 
-def restart_with_huge_pages() -> None:
+def restart_with_tunables(stage: str) -> None:
     """Starts this command again in this process; does not return."""
-    os.environ["GLIBC_TUNABLES"] = TUNABLES
+    os.environ["GLIBC_TUNABLES"] = TUNABLES[stage]
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def reserve(env: Mapping[str, str]) -> None:
+    """Where the heap is KEPT, makes holes in it for small allocations to be taken from; the process has just begun.
+
+    glibc takes the smallest hole that fits, so larger ones stay whole as long as these last. No page stands behind
+    them before they are used.
+    """
+    if env.get("GLIBC_TUNABLES") != KEPT:
+        return
+    libc = ctypes.CDLL(None)
+    libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+    libc.free.argtypes = [ctypes.c_void_p]
+    holes = []
+    for _ in range(RESERVES):
+        holes.append(libc.malloc(RESERVE))
+        libc.malloc(1 << 20)  # stays between two holes, or they would be one; fits no hole that is there already
+    for hole in holes:
+        libc.free(hole)

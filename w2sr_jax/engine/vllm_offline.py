@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from w2sr_jax.core import allocator
 from w2sr_jax.core.config import VllmConfig
 from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.engine.child import Child, ChildDied
@@ -111,13 +112,16 @@ def engine_arguments(
 
 
 def environment() -> dict[str, str]:
-    """For a process of vLLM: this package can be imported, and nothing asks the hub."""
+    """For a process of vLLM: this package can be imported, nothing asks the hub, the heap is that of generation."""
     package_root = str(Path(__file__).resolve().parents[2])
     paths = [package_root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     defaults = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
     if on_cpu():  # vLLM would take most of the memory for its cache
         defaults |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-    return defaults | os.environ | {"PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"}
+    own = {"PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"}
+    if os.environ.get("GLIBC_TUNABLES") == allocator.KEPT:
+        own["GLIBC_TUNABLES"] = allocator.HUGE_PAGES
+    return defaults | os.environ | own
 
 
 def on_cpu() -> bool:

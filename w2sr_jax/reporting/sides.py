@@ -123,9 +123,10 @@ def basis(found: Found) -> str:
         if side.get("settings")
     }
     order = "Each side has the accelerator to itself, in turn" if found["alone"] else "Sides alternate in turns"
-    shared = found["environment"]["GLIBC_TUNABLES"]
+    shared = found["environment"]
+    heap = f"GLIBC_TUNABLES {shared['GLIBC_TUNABLES']}, for GRPO {shared['GLIBC_TUNABLES of GRPO']}"
     return (
-        f"Machine: {found['machine']}; {found['threads']} threads a side, {shared} on both; "
+        f"Machine: {found['machine']}; {found['threads']} threads a side; on both {heap}; "
         f"{', '.join(f'{name} {version}' for name, version in versions.items())}; commit "
         f"{(found['commit'] or 'unknown')[:10]}. Model: {found['model']['parameters'] / 1e6:.1f}M parameters. "
         f"{f'Settings: {", ".join(settings)}. ' if settings else ''}{order}; medians of turns in one run; a ratio "

@@ -30,7 +30,7 @@ from w2sr_jax.model.flops import flops_shape
 from w2sr_jax.reporting import sides as report
 from w2sr_jax.reporting import sides_page
 from w2sr_jax.twin import figures
-from w2sr_jax.twin.side import environment
+from w2sr_jax.twin.side import environment, for_grpo
 from w2sr_jax.twin.workloads import measure_all
 
 CONFIG = CompareConfig
@@ -96,7 +96,11 @@ def summary(
         "machine": machine(),
         "threads": threads,
         "alone": bool(accelerators(env)),
-        "environment": {"GLIBC_TUNABLES": env["GLIBC_TUNABLES"], "OMP_NUM_THREADS": env["OMP_NUM_THREADS"]},
+        "environment": {
+            "GLIBC_TUNABLES": env["GLIBC_TUNABLES"],
+            "GLIBC_TUNABLES of GRPO": for_grpo(env)["GLIBC_TUNABLES"],
+            "OMP_NUM_THREADS": env["OMP_NUM_THREADS"],
+        },
         "commit": commit(),
         "model": {"parameters": flops_shape(hf.load_config(config.sft.model))["num_params"], "path": config.sft.model},
         "parity_holds": all(one["holds"] for one in parity) and not any(one["wrong"] for one in answers),

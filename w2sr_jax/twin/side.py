@@ -32,7 +32,7 @@ def environment(threads: int, base: Mapping[str, str]) -> dict[str, str]:
     places = os.pathsep.join(filter(None, (str(ROOT), env.get("PYTHONPATH", ""))))
     return env | {
         "PYTHONPATH": places,
-        "GLIBC_TUNABLES": TUNABLES,  # ours has it from `w2sr` itself, so both sides get it
+        "GLIBC_TUNABLES": TUNABLES["sft"],  # ours has it from `w2sr` itself, so both sides get it
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "JAX_ENABLE_COMPILATION_CACHE": "false",
@@ -40,6 +40,11 @@ def environment(threads: int, base: Mapping[str, str]) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
     }
+
+
+def for_grpo(env: Mapping[str, str]) -> dict[str, str]:
+    """The same for sides that make GRPO's updates: again both have what `w2sr` gives ours."""
+    return {**env, "GLIBC_TUNABLES": TUNABLES["grpo"]}
 
 
 class Side:

@@ -28,6 +28,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from w2sr_jax.core.allocator import reserve
+
 STARTED = time.perf_counter()
 SIDES = {
     "jax_sft": ("w2sr_jax.twin.jax_train", "JaxSFT"),
@@ -99,6 +101,7 @@ def peak_bytes() -> int:
 
 def main() -> None:
     """Serves on stdin and stdout, of which no library sees either."""
+    reserve(os.environ)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     commands = os.fdopen(os.dup(0), encoding="utf-8")
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")

