@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.stages.command_lines import Inputs, failure, good_inputs
 from w2sr_jax.core.config import CheckpointConfig, DataConfig, DecodeConfig, MeshConfig, OptimizerConfig, SamplingConfig
 from w2sr_jax.core.files import write_jsonl
 from w2sr_jax.core.records import Problem, Trace
@@ -141,3 +142,15 @@ def kill_in(monkeypatch):
 @pytest.fixture
 def killed() -> type[Killed]:
     return Killed
+
+
+@pytest.fixture(scope="session")
+def inputs(files, tmp_path_factory) -> Inputs:
+    """Good inputs of every stage."""
+    return good_inputs(files, tmp_path_factory.mktemp("report") / "report.py")
+
+
+@pytest.fixture
+def fails(tmp_path, capsys):
+    """fails(stage, argv) -> (exit code, the line on stderr)."""
+    return lambda stage, argv: failure(stage, argv, tmp_path / "w", capsys)

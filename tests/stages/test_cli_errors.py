@@ -1,98 +1,17 @@
 """Whatever is wrong with a command line or an input ends in one line that names it, and the right exit code."""
 
-import dataclasses
-import importlib
 import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 from spawn import one_device
 
+from tests.stages.command_lines import MICRO, ONE_DEVICE, fields
 from w2sr_jax import cli
-from w2sr_jax.core.runtime import EXIT_FAILED, EXIT_USAGE, launch
-
-ONE_DEVICE = ("--config.mesh.data=1", "--config.mesh.fsdp=1", "--config.mesh.tensor=1")
-READS_A_MODEL = ("convert", "distill", "sft", "grpo", "evaluate")
-MICRO = Path(__file__).parents[2] / "configs" / "experiments" / "micro.py"
-
-
-@dataclasses.dataclass(frozen=True)
-class Inputs:
-    """Good inputs of every stage, by config key; a test replaces one of them."""
-
-    keys: dict[str, dict[str, str]]
-    report: str  # a config file
-
-    def argv(self, stage: str, **changes: str) -> list[str]:
-        values = self.keys[stage] | {key.replace("__", "."): value for key, value in changes.items()}
-        flags = [f"--config.{key}={value}" for key, value in values.items() if value]
-        files = {"report": [f"--config={self.report}"], "run": [f"--config={MICRO}:tiny"]}
-        return [*files.get(stage, []), *flags, *(ONE_DEVICE if "mesh" in _fields(stage) else ())]
-
-
-@pytest.fixture(scope="session")
-def inputs(files, tmp_path_factory) -> Inputs:
-    experiment = tmp_path_factory.mktemp("report") / "report.py"
-    experiment.write_text(
-        "from w2sr_jax.core.stage_config import ReportConfig\n"
-        "def get_config(variant=None):\n"
-        "    return ReportConfig(arms={} if variant else {'base': ('nowhere/base',), 'grpo': ('nowhere/grpo',)})\n"
-    )
-    training = {"model": files.model, "template": "plain"}
-    asking = training | {"problems": files.problems}
-    data = {"data.problems": files.problems, "data.traces": files.traces}
-    sft = {"sft.model": files.model} | {f"sft.{key}": value for key, value in data.items()}
-    return Inputs(
-        {
-            "compare": sft | {"generate": "(2, 2, 4)"},
-            "convert": {"model": files.model},
-            "distill": asking | {"sampling.max_tokens": "4"},
-            "filter": {"problems": files.problems, "traces": files.traces},
-            "transform": {"traces": f"('{files.traces}',)", "problems": files.problems},
-            "score": {"model": files.model, "data.template": "plain"} | data,
-            "sft": {"model": files.model, "data.template": "plain", "data.max_length": "32", "steps": "1"} | data,
-            "grpo": asking | {"prompts_per_step": "2", "minibatch_prompts": "2", "sampling.max_tokens": "4"},
-            "evaluate": asking | {"sampling.max_tokens": "4"},
-            "report": {},
-            "plan": {"model": files.model, "topology": "cpu:2"},
-            "micro": {"what": "scramble", "traces": files.traces},
-            "doctor": {},
-            "run": {},
-        },
-        str(experiment),
-    )
-
-
-def _fields(stage):
-    return {field.name for field in dataclasses.fields(module(stage).CONFIG)}
-
-
-def module(stage):
-    return importlib.import_module(f"w2sr_jax.stages.{stage}")
-
-
-@pytest.fixture
-def fails(tmp_path, capsys):
-    """fails(stage, argv) -> (exit code, the line on stderr), once it is sure that it is one line."""
-
-    def run(stage, argv):
-        code = launch(stage, module(stage).main, module(stage).CONFIG, [f"--workdir={tmp_path / 'w'}", *argv])
-        error = [line for line in capsys.readouterr().err.splitlines() if not _is_log(line)]
-        assert len(error) == 1, error
-        assert error[0].startswith(f"w2sr {stage}: ")
-        return code, error[0]
-
-    return run
-
-
-def _is_log(line: str) -> bool:
-    """A line with the time, as a stage logs it; not an error."""
-    return line[2:3] == ":" and line[:2].isdigit()
+from w2sr_jax.core.runtime import EXIT_FAILED, EXIT_USAGE
 
 
 @pytest.mark.parametrize("stage", cli.STAGES)
@@ -100,7 +19,7 @@ def test_help_lists_every_key_of_a_stage(stage, capsys):
     assert cli.main([stage, "--help"]) == 0
     out = capsys.readouterr().out
     assert f"usage: w2sr {stage} " in out
-    assert all(f"--config.{name}" in out for name in _fields(stage))
+    assert all(f"--config.{name}" in out for name in fields(stage))
     assert "--workdir" in out
 
 
@@ -268,82 +187,6 @@ def test_a_wrong_field_is_named_with_its_line(fails, inputs, files, tmp_path):
         code, line = fails(stage, inputs.argv(stage, **{key: str(tmp_path / "wrong.jsonl")}))
         assert code == EXIT_FAILED
         assert 'wrong.jsonl: line 4: response_tokens: expected int, got "four"' in line
-        shutil.rmtree(tmp_path / "w")
-
-
-def missing(tensors):
-    del tensors["model.norm.weight"]
-
-
-def extra(tensors):
-    tensors["model.strange.weight"] = np.zeros(3, np.float32)
-
-
-def misshaped(tensors):
-    tensors["model.layers.0.mlp.up_proj.weight"] = np.zeros((4, 4), np.float32)
-
-
-@pytest.mark.parametrize("stage", READS_A_MODEL)
-@pytest.mark.parametrize(
-    ("damage", "named"),
-    [
-        (missing, "missing model.norm.weight"),
-        (extra, "model.strange.weight"),
-        (misshaped, "model.layers.0.mlp.up_proj.weight has shape (4, 4), config.json says (32, 16)"),
-    ],
-)
-def test_a_model_with_wrong_tensors_is_refused_with_their_names(stage, damage, named, fails, inputs, files, tmp_path):
-    model = tmp_path / "model"
-    shutil.copytree(files.model, model)
-    tensors = load_file(model / "model.safetensors")
-    damage(tensors)
-    save_file(tensors, model / "model.safetensors")
-    code, line = fails(stage, inputs.argv(stage, model=str(model)))
-    assert code == EXIT_FAILED
-    assert named in line
-    assert str(model) in line
-
-
-@pytest.mark.parametrize("stage", READS_A_MODEL)
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("config.json", None),
-        ("config.json", '{"architectures": ["'),
-        ("model.safetensors", None),
-        ("model.safetensors", "half a fi"),
-    ],
-)
-def test_a_model_with_a_missing_or_broken_file_is_refused_with_its_name(
-    stage, name, content, fails, inputs, files, tmp_path
-):
-    model = tmp_path / "model"
-    shutil.copytree(files.model, model)
-    (model / name).unlink() if content is None else (model / name).write_text(content)
-    code, line = fails(stage, inputs.argv(stage, model=str(model)))
-    assert code == EXIT_FAILED
-    assert str(model) in line
-    assert "safetensors" in line if name.startswith("model") else name in line
-
-
-@pytest.mark.parametrize("stage", [stage for stage in READS_A_MODEL if stage != "convert"])
-@pytest.mark.parametrize("content", [None, '{"version": "1.0", "model"'])
-def test_a_missing_or_broken_tokenizer_is_named(stage, content, fails, inputs, files, tmp_path):
-    model = tmp_path / "model"
-    shutil.copytree(files.model, model)
-    path = model / "tokenizer.json"
-    path.unlink() if content is None else path.write_text(content)
-    code, line = fails(stage, inputs.argv(stage, model=str(model)))
-    assert code == EXIT_FAILED
-    assert str(model) in line
-    assert "tokenizer" in line
-
-
-def test_a_prompt_that_exceeds_the_models_context_is_explained(fails, inputs, tmp_path):
-    for stage in ("distill", "grpo", "evaluate"):
-        code, line = fails(stage, inputs.argv(stage, sampling__max_tokens="80"))
-        assert code == EXIT_FAILED
-        assert "max_tokens 80 exceed the model's context of 64" in line
         shutil.rmtree(tmp_path / "w")
 
 

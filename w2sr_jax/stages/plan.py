@@ -54,7 +54,7 @@ def main(config: PlanConfig, workdir: str) -> dict[str, Any]:
         best = cheapest(tried) or (tried[0] if tried else None)
         shape, plan = best or (planner.asked(), planner.train(planner.asked()))
         plan["tried"] = [
-            {"flags": planner.flags(one)}
+            {"flags": planner.sft_flags(one)}
             | {key: found[key] for key in ("fits", "peak_bytes_per_chip", "hbm_bytes_per_chip", "peak_is_lower_bound")}
             | {"step_seconds_estimate": found["step_seconds_estimate"]}
             for one, found in tried
@@ -155,14 +155,14 @@ class Planner:
         tokens = config.batch_size * config.max_length
         model_flops = cost.train_flops(tokens=tokens, context=config.max_length, **self.sizes)
         plan = self._plan(found, tokens, model_flops, f"The SFT step of {self.name}")
-        plan |= {"train": to_dict(train), "flags": self.flags(shape)}
+        plan |= {"train": to_dict(train), "flags": self.sft_flags(shape)}
         plan["six_n_flops_per_step"] = cost.train_flops(self.sizes["num_params"], tokens)
         plan["mesh"] = {axis: getattr(shape, axis) for axis in ("data", "fsdp", "tensor")}
         state = STATE_BYTES * self.num_params * shape.data
         plan["advice"] = outcome.advice(plan, state, self.topology.devices, shape.rows)
         return plan
 
-    def flags(self, shape: Shape) -> str:
+    def sft_flags(self, shape: Shape) -> str:
         """What makes `w2sr sft` take the step that was compiled: the shape, and what else is not sft's default."""
         config = self.config
         rows = dataclasses.replace(DataConfig(), batch_size=config.batch_size, max_length=config.max_length)
