@@ -39,7 +39,7 @@ sys.exit(cli.main())
 
 @pytest.mark.parametrize(
     ("stage", "given", "tunables"),
-    [("evaluate", {}, HUGE_PAGES), ("grpo", {}, KEPT), ("grpo", {"GLIBC_TUNABLES": "glibc.malloc.arena_max=2"}, None)],
+    [("evaluate", {}, HUGE_PAGES), ("sft", {}, KEPT), ("sft", {"GLIBC_TUNABLES": "glibc.malloc.arena_max=2"}, None)],
 )
 def test_the_command_goes_on_in_the_same_process_with_the_same_arguments(stage, given, tunables):
     env = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"} | CPU | given

@@ -160,7 +160,7 @@ def summary(one):
         "machine": "m",
         "threads": 2,
         "alone": False,
-        "environment": {"GLIBC_TUNABLES": "t", "GLIBC_TUNABLES of GRPO": "g"},
+        "environment": {"GLIBC_TUNABLES": "t", "GLIBC_TUNABLES of generation": "g"},
         "commit": None,
         "price": {"usd_per_device_hour": 0.0, "source": ""},
         "model": {"parameters": 1, "path": ""},

@@ -14,7 +14,7 @@ from w2sr_jax.core.files import read_json
 from w2sr_jax.stages import compare
 from w2sr_jax.twin import sides, workloads
 from w2sr_jax.twin.dump import write_arrays
-from w2sr_jax.twin.side import MissingPackage, Side, environment, for_grpo
+from w2sr_jax.twin.side import MissingPackage, Side, environment, generating
 from w2sr_jax.twin.sides import Sides, groups
 from w2sr_jax.twin.workloads import write_batches
 
@@ -39,8 +39,8 @@ def blocked(root: Path, *packages: str) -> dict[str, str]:
 def test_both_sides_get_the_same_environment_and_no_cache_of_compiled_programs():
     env = environment(2, {"HOME": "/h", "JAX_COMPILATION_CACHE_DIR": "/c", "XLA_FLAGS": "--x", "OMP_NUM_THREADS": "7"})
     assert env["HOME"] == "/h"
-    assert (env["OMP_NUM_THREADS"], env["GLIBC_TUNABLES"]) == ("2", HUGE_PAGES)
-    assert for_grpo(env) == env | {"GLIBC_TUNABLES": KEPT}
+    assert (env["OMP_NUM_THREADS"], env["GLIBC_TUNABLES"]) == ("2", KEPT)
+    assert generating(env) == env | {"GLIBC_TUNABLES": HUGE_PAGES}
     assert not {"JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS"} & set(env)
 
 

@@ -1,13 +1,13 @@
-"""The heap of a process that computes on a CPU: in huge pages, and kept where GRPO trains.
+"""The heap of a process that computes on a CPU: in huge pages, and kept where it trains.
 
 XLA's CPU client allocates its temporary memory anew for every program it runs, hundreds of MB for a training step. By
-itself glibc takes that from the kernel each time and gives it back, and the kernel clears every page again; a virtual
-machine's kernel has given some to its host meanwhile if they were free for long. SFT's steps follow each other too
-closely for that, GRPO's do not: where the heap is KEPT, what was freed stays with the process. It has one arena then,
-since XLA allocates in threads of its own, whose arenas cannot hold so much.
+itself glibc takes that from the kernel each time and gives it back, and the kernel clears every page again. Where the
+heap is KEPT, what was freed stays with the process. It has one arena then, since XLA allocates in threads of its own,
+whose arenas cannot hold so much. Steps that only generate free little, and do without.
 
-A large buffer that is freed leaves a hole, and whatever small is allocated next may split it, so that the buffer does
-not fit any more. `reserve` makes holes that small allocations go to first.
+A large buffer that is freed leaves a hole, and does not fit there again if anything small has been taken from it. So
+small allocations go first to the holes that `reserve` makes, and glibc sets no freed chunk aside (tcache_count and
+mxfast): what a buffer's alignment cuts off must become one with the hole again, or that is too small by a few bytes.
 
 glibc reads its tunables before a program's first line, so a process that lacks them has to start itself again: same
 process id, same arguments, once. GLIBC_TUNABLES set to anything, the empty string included, is left as it is.
@@ -24,10 +24,19 @@ from collections.abc import Mapping, Sequence
 from w2sr_jax.core.rows import accelerators, on_cpu
 
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
-KEPT = f"{HUGE_PAGES}:glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold={1 << 36}"
+KEPT = ":".join(
+    (
+        HUGE_PAGES,
+        "glibc.malloc.arena_max=1",
+        "glibc.malloc.mmap_max=0",
+        f"glibc.malloc.trim_threshold={1 << 36}",
+        "glibc.malloc.tcache_count=0",
+        "glibc.malloc.mxfast=0",
+    )
+)
 TUNABLES = {  # of the stages that compute with JAX at length
-    **dict.fromkeys(("grpo", "run"), KEPT),
-    **dict.fromkeys(("distill", "score", "sft", "evaluate", "micro"), HUGE_PAGES),
+    **dict.fromkeys(("sft", "grpo", "micro", "run"), KEPT),
+    **dict.fromkeys(("distill", "score", "evaluate"), HUGE_PAGES),
 }
 RESERVE, RESERVES = 512 << 20, 4  # bytes of one; smaller than what they are to spare, so more than one
 

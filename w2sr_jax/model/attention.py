@@ -10,6 +10,7 @@ is twice as fast on CPU as a 5-dimensional einsum and keeps B and K apart, so th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -69,6 +70,32 @@ def _blocks(length: int) -> list[slice]:
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
+def _hidden(length: int, segment_ids_BT: jax.Array | None) -> Callable[[slice], jax.Array]:
+    """For a block of queries: what is added to their scores, float32 [S, 1, t], with segments [B, 1, S, 1, t].
+
+    Written out, since comparisons in the loop that takes exponentials make it several times slower. Without segments
+    the keys before a block's own are all seen, so that all blocks are cut from one array.
+    """
+    blocks = _blocks(length)
+    size, last = blocks[0].stop, blocks[-1].start
+
+    def added(visible: jax.Array) -> jax.Array:
+        return jnp.where(visible, 0.0, MASKED).astype(jnp.float32)
+
+    if segment_ids_BT is not None:
+        return lambda block: jax.lax.optimization_barrier(
+            added(_visible(block, segment_ids_BT, keys_first=True))[:, None, :, None]
+        )
+    own_St = added(_visible(slice(0, size), None, keys_first=True))
+    all_St = jax.lax.optimization_barrier(jnp.pad(own_St, ((last, 0), (0, 0))))
+
+    def cut(block: slice) -> jax.Array:
+        start, queries = last - block.start, block.stop - block.start
+        return all_St[start : start + block.stop, None, :queries]
+
+    return cut
+
+
 def _visible(block: slice, segment_ids_BT: jax.Array | None, *, keys_first: bool = False) -> jax.Array:
     """Which keys up to a block's end its queries see: bool [t, S], with segments [B, t, S]; or with S before t."""
     before, after = (..., slice(None), None), (..., None, slice(None))
@@ -124,16 +151,13 @@ def _backward(residuals: Any, dout: jax.Array) -> tuple[Any, ...]:
     B, K, G, T, H = q.shape
     k_BKHT = jax.lax.optimization_barrier(k.swapaxes(2, 3))
     dqs, dk, dv = [], jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
+    hidden = _hidden(T, segment_ids_BT)
     for block in _blocks(T):
         k_b, v_b = k[:, :, : block.stop], v[:, :, : block.stop]
         q_b, dout_b, dk, dv = jax.lax.optimization_barrier((_rows(q, block), _rows(dout, block), dk, dv))
-        mask = _visible(block, segment_ids_BT, keys_first=True)
-        mask = mask[:, None] if segment_ids_BT is None else mask[:, None, :, None]
-        scores_BKSr = _product("bksh,bkrh->bksr", k_b, q_b) * H**-0.5
-        scores = jnp.where(mask, scores_BKSr.reshape(B, K, block.stop, G, -1), MASKED).reshape(scores_BKSr.shape)
-        # The barrier keeps the mask out of the loop that takes exponentials, which is several times slower with it.
-        scores = jax.lax.optimization_barrier(scores)
-        weights = jnp.exp(scores - _rows(logsumexp_BKGT, block)[:, :, None])
+        scores_BKSr = _product("bksh,bkrh->bksr", k_b, q_b)
+        scores = scores_BKSr.reshape(B, K, block.stop, G, -1) * H**-0.5 + hidden(block)
+        weights = jnp.exp(scores - logsumexp_BKGT[:, :, None, :, block]).reshape(scores_BKSr.shape)
         dscores = weights * (_product("bksh,bkrh->bksr", v_b, dout_b) - _rows(mean_BKGT, block)[:, :, None])
         dscores = (dscores * H**-0.5).astype(q.dtype)
         dq_BKHr = _product("bkhs,bksr->bkhr", k_BKHT[..., : block.stop], dscores)

@@ -124,7 +124,7 @@ def basis(found: Found) -> str:
     }
     order = "Each side has the accelerator to itself, in turn" if found["alone"] else "Sides alternate in turns"
     shared = found["environment"]
-    heap = f"GLIBC_TUNABLES {shared['GLIBC_TUNABLES']}, for GRPO {shared['GLIBC_TUNABLES of GRPO']}"
+    heap = f"GLIBC_TUNABLES {shared['GLIBC_TUNABLES']}, for generation {shared['GLIBC_TUNABLES of generation']}"
     return (
         f"Machine: {found['machine']}; {found['threads']} threads a side; on both {heap}; "
         f"{', '.join(f'{name} {version}' for name, version in versions.items())}; commit "

@@ -30,7 +30,7 @@ from w2sr_jax.model.flops import flops_shape
 from w2sr_jax.reporting import sides as report
 from w2sr_jax.reporting import sides_page
 from w2sr_jax.twin import figures
-from w2sr_jax.twin.side import environment, for_grpo
+from w2sr_jax.twin.side import environment, generating
 from w2sr_jax.twin.workloads import measure_all
 
 CONFIG = CompareConfig
@@ -98,7 +98,7 @@ def summary(
         "alone": bool(accelerators(env)),
         "environment": {
             "GLIBC_TUNABLES": env["GLIBC_TUNABLES"],
-            "GLIBC_TUNABLES of GRPO": for_grpo(env)["GLIBC_TUNABLES"],
+            "GLIBC_TUNABLES of generation": generating(env)["GLIBC_TUNABLES"],
             "OMP_NUM_THREADS": env["OMP_NUM_THREADS"],
         },
         "commit": commit(),

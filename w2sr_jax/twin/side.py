@@ -42,9 +42,9 @@ def environment(threads: int, base: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def for_grpo(env: Mapping[str, str]) -> dict[str, str]:
-    """The same for sides that make GRPO's updates: again both have what `w2sr` gives ours."""
-    return {**env, "GLIBC_TUNABLES": TUNABLES["grpo"]}
+def generating(env: Mapping[str, str]) -> dict[str, str]:
+    """The same for sides that generate: again both have what `w2sr` gives ours."""
+    return {**env, "GLIBC_TUNABLES": TUNABLES["distill"]}
 
 
 class Side:

