@@ -51,9 +51,10 @@ def main(argv: list[str] | None = None) -> int:
         hint = f"; did you mean {close[0]!r}?" if close else f"; one of {', '.join(STAGES)}"
         print(f"w2sr: no stage {argv[0]!r}{hint}", file=sys.stderr)
         return 2
-    if not called and wants_tunables(argv[0], argv[1:], os.environ):
-        restart_with_tunables(argv[0])
-    reserve(os.environ)
+    if not called:
+        if wants_tunables(argv[0], argv[1:], os.environ):
+            restart_with_tunables(argv[0])
+        reserve(os.environ)
     from w2sr_jax.core.runtime import launch
 
     module = importlib.import_module(f"w2sr_jax.stages.{argv[0]}")

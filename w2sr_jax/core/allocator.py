@@ -38,7 +38,7 @@ TUNABLES = {  # of the stages that compute with JAX at length
     **dict.fromkeys(("sft", "grpo", "micro", "run"), KEPT),
     **dict.fromkeys(("distill", "score", "evaluate"), HUGE_PAGES),
 }
-RESERVE, RESERVES = 512 << 20, 4  # bytes of one; smaller than what they are to spare, so more than one
+RESERVE, RESERVES = 512 << 20, 4  # bytes of one hole, and how many: each smaller than the buffers whose holes it spares
 
 
 def wants_tunables(stage: str, argv: Sequence[str], env: Mapping[str, str], platform: str = sys.platform) -> bool:
