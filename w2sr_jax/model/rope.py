@@ -24,12 +24,9 @@ def inverse_frequencies(config: ModelConfig) -> np.ndarray:
 
 
 def rope_tables(config: ModelConfig, positions_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(cos, sin) of every position, float32 [B, T, 1, H/2].
-
-    Behind a barrier, or XLA computes them again for every head of every layer.
-    """
+    """(cos, sin) of every position, float32 [B, T, 1, H/2]."""
     angles = positions_BT[:, :, None, None].astype(jnp.float32) * inverse_frequencies(config)
-    return jax.lax.optimization_barrier((jnp.cos(angles), jnp.sin(angles)))
+    return jnp.cos(angles), jnp.sin(angles)
 
 
 def rotate(x_BTNH: jax.Array, tables: tuple[jax.Array, jax.Array], scale: float = 1.0) -> jax.Array:

@@ -58,7 +58,7 @@ def prefill(
     config: ModelConfig, weights: Unrolled, tokens_BT: jax.Array, positions_BT: jax.Array, segment_ids_BT: jax.Array
 ) -> Cache:
     """As `Decoder.prefill`; the cache has one array a layer."""
-    tables, keys, values = rope_tables(config, positions_BT), list[jax.Array](), list[jax.Array]()
+    tables, keys, values = _tables(config, positions_BT), list[jax.Array](), list[jax.Array]()
 
     def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
         keys.append(k.transpose(0, 2, 3, 1))
@@ -75,7 +75,7 @@ def decode(
     config: ModelConfig, weights: Unrolled, tokens_B: jax.Array, cache: Cache, first_B: jax.Array, slot: jax.Array
 ) -> tuple[jax.Array, Cache]:
     """As `Decoder.decode`, with a cache of one array a layer."""
-    tables, keys, values = rope_tables(config, (slot - first_B)[:, None]), list[jax.Array](), list[jax.Array]()
+    tables, keys, values = _tables(config, (slot - first_B)[:, None]), list[jax.Array](), list[jax.Array]()
 
     def attend(q_B1NH: jax.Array, k_B1KH: jax.Array, v_B1KH: jax.Array) -> jax.Array:
         k, v = k_B1KH[:, 0, :, :, None], v_B1KH[:, 0, :, None]
@@ -91,6 +91,11 @@ def decode(
         rms_norm(x_BD, weights.norm, config.rms_norm_eps), weights.head, preferred_element_type=jnp.float32
     )
     return logits_BV, Cache(tuple(keys), tuple(values))
+
+
+def _tables(config: ModelConfig, positions_BT: jax.Array) -> Tables:
+    """`rope_tables` behind a barrier, or XLA computes them again for every head of every layer."""
+    return jax.lax.optimization_barrier(rope_tables(config, positions_BT))
 
 
 def _embed(weights: Unrolled, tokens_R: jax.Array) -> jax.Array:
