@@ -137,3 +137,9 @@ def test_reducing_the_head_s_gradient_along_the_sides_of_a_square_gives_the_same
     monkeypatch.setattr(chunked, "_square", lambda mesh: 2)
     jax.clear_caches()
     assert relative(gradient(mesh), want) < 1e-6
+
+
+def test_log_sum_exp_in_one_pass_equals_that_in_two():
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(3, 5, 151)) * rng.choice([1.0, 30.0, 1e4], size=(3, 5, 1)), jnp.float32)
+    np.testing.assert_allclose(chunked._logsumexp(x), jax.nn.logsumexp(x, axis=-1), rtol=1e-6)

@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.learn.conftest import CONFIG
+from w2sr_jax.core import mesh
 from w2sr_jax.core.config import OptimizerConfig
 from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.stage_config import GRPOLossConfig
+from w2sr_jax.learn import chunked, step
 from w2sr_jax.learn.losses import nll_sum
 from w2sr_jax.learn.optim import make_optimizer
 from w2sr_jax.learn.step import init_state, make_grpo_step, make_logprob_fn, make_sft_step
+from w2sr_jax.model.decoder import Decoder
 
 OPTIMIZER = OptimizerConfig(weight_decay=0.01)
 
@@ -51,6 +55,25 @@ def test_any_split_of_the_batch_into_microbatches_follows_one_trajectory(model, 
     }
     assert_same_trajectory(runs[1], runs[2])
     assert_same_trajectory(runs[1], runs[8])
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [("float32", 1e-5), ("bfloat16", 3e-3)])
+def test_what_a_gpu_computes_otherwise_follows_the_same_trajectory(
+    monkeypatch, model, packed_batch, train, dtype, rtol
+):
+    params = model()[1]
+    graphdef = nnx.split(Decoder(CONFIG, rngs=nnx.Rngs(0), dtype=jnp.dtype(dtype)))[0]
+    batches = [packed_batch(seed) for seed in range(5)]
+
+    def run():
+        step._sft_step.cache_clear()
+        return follow(make_sft_step(graphdef, OPTIMIZER, train(grad_accum=4)), params, batches)[0]
+
+    plain, jaxpr = run(), str(jax.make_jaxpr(lambda x: chunked._Group(None).logz(x))(jnp.zeros((1, 2, 8))))
+    monkeypatch.setattr(mesh, "platform", lambda _: "gpu")
+    assert str(jax.make_jaxpr(lambda x: chunked._Group(None).logz(x))(jnp.zeros((1, 2, 8)))) != jaxpr
+    np.testing.assert_allclose(run(), plain, rtol=rtol)
+    step._sft_step.cache_clear()
 
 
 def test_any_split_of_a_rollout_follows_one_trajectory(model, rollout, train):
@@ -101,7 +124,7 @@ def test_padding_on_the_right_changes_nothing_where_a_row_has_one_example(model,
         for batch in map(rollout, range(3))
     ]
     apart, causal = (
-        follow(make_sft_step(graphdef, OPTIMIZER, train(), None, packed), params, batches) for packed in (True, False)
+        follow(make_sft_step(graphdef, OPTIMIZER, train(), None, most), params, batches) for most in (0, 1)
     )
     assert_same_trajectory(apart, causal)
     dense = dense_logprobs(graphdef, params, batches[0]) * batches[0].loss_mask_BT

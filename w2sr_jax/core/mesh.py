@@ -177,6 +177,11 @@ def on_one_cpu(mesh: Mesh | None) -> bool:
     return mesh is None and jax.default_backend() == "cpu"
 
 
+def platform(mesh: Mesh | None) -> str:
+    """What a program of that mesh runs on: "cpu", "gpu" or "tpu"."""
+    return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+
+
 def mesh_or_none(config: MeshConfig) -> Mesh | None:
     """`make_mesh`, or None where one device is asked for, or there is only one: nothing is sharded then.
 

@@ -26,7 +26,7 @@ ENGINES = ("jax", "vllm")
 PROTOCOLS = ("simplerl", "simplerl-base", "simplerl-abel", "simplerl-abel-base", "paper", "greedy")
 AVERAGE_OF_K = re.compile(r"avg@([2-9]|[1-9]\d{1,3})")
 REMAT = ("none", "matmuls", "projections", "attention", "full", "offload")
-ATTENTION = ("auto", "dense", "splash", "flash")
+ATTENTION = ("auto", "dense", "splash", "flash", "cudnn")
 DTYPES = ("float32", "bfloat16")
 
 
@@ -68,7 +68,7 @@ class TrainConfig:
     grad_accum: int = opt(1, "microbatches per optimizer step", minimum=1)
     attention: str = opt(
         "auto",
-        "auto: splash on TPU, flash on GPU, dense elsewhere; naming one is for debugging",
+        "auto: splash on TPU, cudnn or flash on GPU, dense elsewhere; naming one is for debugging",
         choices=ATTENTION,
         later=True,
     )

@@ -61,6 +61,7 @@ class Pipeline(Iterator[Batch]):
 
     Attributes:
         num_examples: examples kept, in `num_rows` packed rows.
+        row_examples: the most of one row, padding counted as one; 1 without packing, padded or not.
         dropped: counts of examples left out or cut, by reason; see `load_examples`.
         batch_tokens: of the last batch taken, padding excluded, over all processes.
         batch_context: how long the example is that a token of that batch belongs to, on average.
@@ -77,7 +78,7 @@ class Pipeline(Iterator[Batch]):
         import grain  # seconds, which `w2sr sft --help` need not wait for
 
         lengths = [len(e.tokens) for e in examples]
-        rows = first_fit(lengths, config.max_length) if config.packing else [[i] for i in range(len(examples))]
+        rows = packed(lengths, config.max_length) if config.packing else [[i] for i in range(len(examples))]
         row_tokens = np.array([sum(lengths[i] for i in row) for row in rows])
 
         row_squares = np.array([sum(lengths[i] ** 2 for i in row) for row in rows])
@@ -99,6 +100,7 @@ class Pipeline(Iterator[Batch]):
         self._fingerprint = _fingerprint(config, examples)
         self.num_examples = len(examples)
         self.num_rows = len(rows)
+        self.row_examples = 1 + max(map(len, rows)) if config.packing else 1
         self.dropped = dropped
         self.batch_tokens, self.batch_context = 0, 0.0
         self._batch_size = config.batch_size
@@ -135,9 +137,16 @@ class Pipeline(Iterator[Batch]):
         self._batches.set_state(state["batches"])
 
 
+def packed(lengths: list[int], capacity: int) -> list[list[int]]:
+    """Rows of examples, as indices: the longest first, which leaves less room at the ends of rows."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    return [[order[i] for i in row] for row in first_fit([lengths[i] for i in order], capacity)]
+
+
 def _fingerprint(config: DataConfig, examples: list[Example]) -> str:
     """A hash of all that decides which tokens stand in which batch."""
-    digest = hashlib.sha256(repr((config.max_length, config.batch_size, config.packing, config.seed)).encode())
+    packing = "longest first" if config.packing else config.packing
+    digest = hashlib.sha256(repr((config.max_length, config.batch_size, packing, config.seed)).encode())
     for example in examples:
         digest.update(np.asarray([example.prompt_length, len(example.tokens)], np.int32).tobytes())
         digest.update(np.asarray(example.tokens, np.int32).tobytes())

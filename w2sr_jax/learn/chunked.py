@@ -123,13 +123,15 @@ class _Group:
     def logz(self, logits_BcV: jax.Array) -> jax.Array:
         """log sum exp over the whole vocabulary."""
         if not self.split_vocab:
-            return jax.nn.logsumexp(logits_BcV, axis=-1)
+            in_one_pass = mesh_lib.platform(self.mesh) == "gpu"
+            return _logsumexp(logits_BcV) if in_one_pass else jax.nn.logsumexp(logits_BcV, axis=-1)
         largest_Bc = jax.lax.pmax(jnp.max(logits_BcV, axis=-1), "tensor")
         return largest_Bc + jnp.log(self.over_vocab(jnp.sum(jnp.exp(logits_BcV - largest_Bc[..., None]), axis=-1)))
 
     def chosen(self, logits_BcV: jax.Array, targets_Bc: jax.Array) -> jax.Array:
         """The targets' logits."""
-        if mesh_lib.on_one_cpu(self.mesh):  # where the products of a one-hot would be written out
+        if not self.split_vocab and mesh_lib.platform(self.mesh) != "tpu":
+            # The products of a one-hot would be written out on a CPU, and read all logits once more on a GPU.
             return jnp.take_along_axis(logits_BcV, targets_Bc[..., None], axis=-1, mode="clip")[..., 0]
         hits_BcV = self.hits(targets_Bc, logits_BcV.shape[-1])
         return self.over_vocab(jnp.sum(jnp.where(hits_BcV, logits_BcV, 0.0), axis=-1))
@@ -138,6 +140,20 @@ class _Group:
         """One-hot of the targets, bool [B, c, V] of this device's part of the vocabulary."""
         start = jax.lax.axis_index("tensor") * vocab if self.split_vocab else 0
         return targets_Bc[..., None] == start + jnp.arange(vocab, dtype=targets_Bc.dtype)
+
+
+def _logsumexp(x_BcV: jax.Array) -> jax.Array:
+    """log sum exp over the last axis, which reads `x` once: maximum and sum together (Milakov and Gimelshein, 2018)."""
+
+    def join(a: tuple[jax.Array, jax.Array], b: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        (top_a, sum_a), (top_b, sum_b) = a, b
+        less = jnp.exp(-jnp.abs(top_a - top_b))  # of the side with the smaller maximum
+        larger = top_a >= top_b
+        return jnp.maximum(top_a, top_b), jnp.where(larger, sum_a + sum_b * less, sum_a * less + sum_b)
+
+    start = jnp.float32(jnp.finfo(jnp.float32).min), jnp.float32(0)
+    top, total = jax.lax.reduce((x_BcV, jnp.ones_like(x_BcV)), start, join, (x_BcV.ndim - 1,))
+    return top + jnp.log(total)
 
 
 def _square(mesh: Mesh) -> int:

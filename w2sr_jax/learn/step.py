@@ -29,6 +29,7 @@ from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.stage_config import GRPOLossConfig, TrainConfig
 from w2sr_jax.learn import losses, optim
 from w2sr_jax.learn.state import TrainState, abstract_state, init_state, shard_batch, tree_shardings
+from w2sr_jax.model.kernels.choice import bound
 
 __all__ = [
     "RolloutBatch",
@@ -70,7 +71,7 @@ def make_sft_step(
     optimizer: OptimizerConfig,
     train: TrainConfig,
     mesh: Mesh | None = None,
-    packed: bool = True,
+    row_examples: int = 0,
 ) -> Step:
     """step(state, batch, lr) -> (state, {loss, grad_norm, tokens}): the mean NLL of the masked targets, one update.
 
@@ -79,12 +80,14 @@ def make_sft_step(
         optimizer: its learning rate and schedule are not looked at; `lr` is.
         train: loss_chunk, grad_accum and grad_dtype.
         mesh: where batch and parameters are split; None is a single device.
-        packed: whether a row may hold several examples, which attention then keeps apart. Where each has one, padded
-            on the right, no token sees padding, and no mask is computed but the causal one.
+        row_examples: the most that a row holds, padding counted as one, which attention keeps apart; 0 is not known.
+            Where each has one, padded on the right or not, no token sees padding: with 1 no mask is computed but the
+            causal one.
 
     The state is donated. batch has tokens_BT, targets_BT, loss_mask_BT, positions_BT and segment_ids_BT.
     """
-    return _sft_step(graphdef, _optimizer_key(optimizer), train.loss_chunk, _accumulation(train), mesh, packed)
+    most = bound(row_examples, mesh)
+    return _sft_step(graphdef, _optimizer_key(optimizer), train.loss_chunk, _accumulation(train), mesh, most)
 
 
 def make_grpo_step(
@@ -130,16 +133,16 @@ def make_logprob_fn(
 
 @functools.lru_cache(maxsize=32)
 def _sft_step(
-    graphdef: Any, optimizer: Any, chunk: int, accumulation: Accumulation, mesh: Mesh | None, packed: bool
+    graphdef: Any, optimizer: Any, chunk: int, accumulation: Accumulation, mesh: Mesh | None, row_examples: int
 ) -> Step:
     def share(params: Any, micro: Any, whole: Any) -> tuple[jax.Array, Metrics]:
         model = nnx.merge(graphdef, params)
-        segment_ids_BT = micro.segment_ids_BT if packed else None
-        hidden = model(micro.tokens_BT, micro.positions_BT, segment_ids_BT, mesh=mesh)
+        segment_ids_BT = None if row_examples == 1 else micro.segment_ids_BT
+        hidden = model(micro.tokens_BT, micro.positions_BT, segment_ids_BT, mesh=mesh, row_examples=row_examples)
         total, count = losses.nll_sum(hidden, model.head(), micro.targets_BT, micro.loss_mask_BT, chunk, mesh=mesh)
         return total / losses.totals(whole.loss_mask_BT).tokens, {"tokens": count}
 
-    update = _update(share, optimizer, accumulation, mesh)
+    update = _update(graphdef, share, optimizer, accumulation, mesh)
     return jax.jit(update, donate_argnums=0, compiler_options=compiler_options(mesh))
 
 
@@ -166,7 +169,7 @@ def _grpo_step(
         )
         return loss, metrics | {"tokens": jnp.sum(micro.loss_mask_BT)}
 
-    update = _update(share, optimizer, accumulation, mesh)
+    update = _update(graphdef, share, optimizer, accumulation, mesh)
     return jax.jit(update, donate_argnums=0, compiler_options=compiler_options(mesh))
 
 
@@ -197,7 +200,7 @@ def _accumulation(train: TrainConfig) -> Accumulation:
     return train.grad_accum, train.grad_dtype
 
 
-def _update(share: LossShare, optimizer_key: Any, accumulation: Accumulation, mesh: Mesh | None) -> Step:
+def _update(graphdef: Any, share: LossShare, optimizer_key: Any, accumulation: Accumulation, mesh: Mesh | None) -> Step:
     """The update that every loss has in common."""
     grad_accum, grad_dtype = accumulation
     optimizer = optim.make_optimizer(OptimizerConfig(**dict(optimizer_key)))
@@ -205,14 +208,16 @@ def _update(share: LossShare, optimizer_key: Any, accumulation: Accumulation, me
 
     def step(state: TrainState, batch: Any, lr: Any) -> tuple[TrainState, Metrics]:
         batch = _constrain_batch(batch, mesh)
+        params = _cast_once(graphdef, state.params) if mesh_lib.platform(mesh) == "gpu" else state.params
 
         def gradients(micro: Any) -> tuple[Any, Metrics]:
-            (loss, metrics), grads = jax.value_and_grad(share, has_aux=True)(state.params, micro, batch)
+            (loss, metrics), grads = jax.value_and_grad(share, has_aux=True)(params, micro, batch)
             # In the parameters' sharding at once: XLA would otherwise all-reduce whole gradients per microbatch.
             return _constrain(grads, mesh), metrics | {"loss": loss}
 
         if grad_accum == 1:
             grads, metrics = gradients(batch)
+            grads = jax.tree.map(lambda g: g.astype(jnp.float32), grads)
         else:
 
             def accumulate(total: Any, micro: Any) -> tuple[Any, Metrics]:
@@ -234,6 +239,20 @@ def _update(share: LossShare, optimizer_key: Any, accumulation: Accumulation, me
         return state, metrics
 
     return step
+
+
+def _cast_once(graphdef: Any, params: Any) -> Any:
+    """The layers' matrices in the dtype of the activations, as every microbatch would cast them again on a GPU.
+
+    Gradients are the same: those of matrices come in that dtype anyway. The embedding's are summed in float32.
+    """
+    dtype = nnx.merge(graphdef, params).dtype
+
+    def cast(param: nnx.Variable[Any]) -> nnx.Variable[Any]:
+        axes = param.get_metadata("logical_axes")
+        return param.replace(param.get_value().astype(dtype)) if axes[0] == "layers" and len(axes) > 2 else param
+
+    return jax.tree.map(cast, params, is_leaf=lambda x: isinstance(x, nnx.Variable))
 
 
 def _microbatches(batch: Any, count: int, mesh: Mesh | None) -> Any:

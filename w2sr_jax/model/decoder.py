@@ -32,6 +32,7 @@ from w2sr_jax.model.rope import rope_tables, rotate
 Remat = str  # a name in model/remat.py
 Weights = dict[str, jax.Array]  # of one layer, by the names in `param_specs`
 Tables = tuple[jax.Array, jax.Array]
+PROMPT = 2  # examples of a row in prefill: padding, and the prompt
 Axes = tuple[LogicalAxis, ...]
 
 
@@ -168,6 +169,7 @@ class Decoder(nnx.Module):
         segment_ids_BT: jax.Array | None = None,
         *,
         mesh: Mesh | None = None,
+        row_examples: int = 0,
     ) -> jax.Array:
         """Hidden states [B, T, D] after the last norm.
 
@@ -176,9 +178,10 @@ class Decoder(nnx.Module):
             positions_BT: rotary positions; default 0..T-1.
             segment_ids_BT: 0 is padding; tokens attend within their own segment. Default: one segment a row.
             mesh: keeps activations where core/mesh.py says; B must split over its data axes.
+            row_examples: the most that a row has, padding counted as one, for kernels that ask; 0 is not known.
         """
         x_BTD, tables = self._begin(tokens_BT, positions_BT, mesh)
-        attend, q_scale = self._attend(tokens_BT.shape, segment_ids_BT, mesh)
+        attend, q_scale = self._attend(tokens_BT.shape, segment_ids_BT, mesh, row_examples)
         x_BTD, _ = self._run(lambda x, w: (block(self.config, w, x, tables, attend, mesh, q_scale), None), x_BTD)
         return rms_norm(x_BTD, self.norm[...], self.config.rms_norm_eps)
 
@@ -187,7 +190,7 @@ class Decoder(nnx.Module):
     ) -> Cache:
         """Keys and values of prompts, in T slots; arguments as of a call."""
         x_BTD, tables = self._begin(tokens_BT, positions_BT, mesh)
-        attend, q_scale = self._attend(tokens_BT.shape, segment_ids_BT, mesh)
+        attend, q_scale = self._attend(tokens_BT.shape, segment_ids_BT, mesh, PROMPT)
 
         def body(x: jax.Array, w: Weights) -> tuple[jax.Array, Cache]:
             made: list[Cache] = []
@@ -250,15 +253,15 @@ class Decoder(nnx.Module):
         return constrain(x_BTD, ("batch", "length", "act_embed"), mesh), rope_tables(self.config, positions_BT)
 
     def _attend(
-        self, shape: tuple[int, ...], segment_ids_BT: jax.Array | None, mesh: Mesh | None
+        self, shape: tuple[int, ...], segment_ids_BT: jax.Array | None, mesh: Mesh | None, row_examples: int = 0
     ) -> tuple[Attend, float]:
         """Attention over whole rows [B, T], and what its queries are to be multiplied with."""
-        config = self.config
-        form = pick(self.attention, (*shape, config.num_heads, config.head_dim), config.num_kv_heads, mesh)
+        config, row_examples = self.config, 1 if segment_ids_BT is None else row_examples
+        q_shape = (*shape, config.num_heads, config.head_dim)
+        form = pick(self.attention, q_shape, config.num_kv_heads, mesh, self.dtype, row_examples)
         scale = query_scale(form, config.head_dim)
-        return functools.partial(
-            attention, segment_ids_BT=segment_ids_BT, form=form, q_scaled=scale != 1.0, mesh=mesh
-        ), scale
+        options: dict[str, Any] = {"form": form, "q_scaled": scale != 1.0, "mesh": mesh, "row_examples": row_examples}
+        return functools.partial(attention, segment_ids_BT=segment_ids_BT, **options), scale
 
     def _run(self, body: Callable[[Any, Weights], tuple[Any, Any]], carry: Any) -> tuple[Any, Any]:
         """Folds `body` over the layers; as `jax.lax.scan`."""

@@ -20,7 +20,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from w2sr_jax.core.mesh import batch_ways, on_one_cpu, place_rows, replicated
+from w2sr_jax.core.mesh import batch_ways, on_one_cpu, place_rows, platform, replicated
 from w2sr_jax.model import buckets, decode_loop
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.decode_loop import Fill, Request, State
@@ -64,12 +64,13 @@ class Sampler:
     def __init__(self, config: ModelConfig, dtype: Any, *, mesh: Mesh | None = None):
         self._graphdef, self._config, self._mesh = graphdef_of(config, jnp.dtype(dtype)), config, mesh
         self.ways = batch_ways(mesh) if mesh is not None else 1
-        self._dtype, self._by_layer = jnp.dtype(dtype), on_one_cpu(mesh)
+        self._dtype, self._on_cpu = jnp.dtype(dtype), on_one_cpu(mesh)
+        self._by_layer = mesh is None and platform(mesh) != "tpu"
 
     def prepare(self, params: Any) -> Any:
         """A Decoder's parameters as `sample` wants them: in its dtype, since every step reads all of them.
 
-        On one CPU device it is a copy, `unrolled.Unrolled`.
+        On one CPU or GPU it is a copy, `unrolled.Unrolled`.
         """
         return unroll(self._graphdef, params) if self._by_layer else _in_dtype(params, self._dtype)
 
@@ -132,7 +133,7 @@ class _Run:
     ):
         self._sampler, self._weights, self._request, self._on_row = sampler, weights, request, on_row
         self._prompts, self._streams, self._copies = prompts, streams, copies
-        self._sizes = buckets.ON_CPU if sampler._by_layer else buckets.ELSEWHERE
+        self._sizes = buckets.ON_CPU if sampler._on_cpu else buckets.ELSEWHERE
         self._rows: dict[int, Row] = {}
         self._next = 0  # prompts that have been taken
 

@@ -1,23 +1,26 @@
-"""Sampling on a CPU: the decoder's weights with one array a layer, and steps that copy none of them.
+"""Sampling on one CPU or GPU: the decoder's weights with one array a layer, and steps that copy none of them.
 
-A scanned layer body reads its weights as slices of stacked arrays, which XLA's CPU backend copies at every step, as it
-transposes a tied embedding at every step; for one token a row that costs more than the arithmetic. Here query, key and
-value, and gate and up, are one matmul each. The numbers are those of `Decoder` up to rounding.
+A scanned layer body reads its weights as slices of stacked arrays, which XLA copies there at every step, as its CPU
+backend transposes a tied embedding at every step; for one token a row that costs more than the arithmetic. Here query,
+key and value, and gate and up, are one matmul each. The numbers are those of `Decoder` up to rounding.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from w2sr_jax.model.attention import attention, decode_attention
+from w2sr_jax.model.attention import decode_attention
 from w2sr_jax.model.config import ModelConfig
-from w2sr_jax.model.decoder import Attend, Decoder, Tables, rms_norm
+from w2sr_jax.model.decoder import PROMPT, Attend, Decoder, Tables, rms_norm
+from w2sr_jax.model.kernels.choice import attention
+from w2sr_jax.model.kernels.layout import on_hopper
 from w2sr_jax.model.kv_cache import Cache
 from w2sr_jax.model.rope import rope_tables, rotate
 
@@ -63,7 +66,7 @@ def prefill(
     def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
         keys.append(k.transpose(0, 2, 3, 1))
         values.append(v.transpose(0, 2, 1, 3))
-        return attention(q, k, v, segment_ids_BT=segment_ids_BT, in_parts=True)
+        return attention(q, k, v, segment_ids_BT=segment_ids_BT, row_examples=PROMPT)
 
     x_RD = _embed(weights, tokens_BT.reshape(-1))
     for w in weights.layers:
@@ -77,9 +80,17 @@ def decode(
     """As `Decoder.decode`, with a cache of one array a layer."""
     tables, keys, values = _tables(config, (slot - first_B)[:, None]), list[jax.Array](), list[jax.Array]()
 
+    in_one_kernel = _kernel(config, len(tokens_B), cache.length)
+
     def attend(q_B1NH: jax.Array, k_B1KH: jax.Array, v_B1KH: jax.Array) -> jax.Array:
-        k, v = k_B1KH[:, 0, :, :, None], v_B1KH[:, 0, :, None]
         layer = len(keys)
+        if in_one_kernel:
+            new = q_B1NH[:, 0], k_B1KH[:, 0], v_B1KH[:, 0]
+            out_BNH, k, v = in_one_kernel(*new, cache.k[layer], cache.v[layer], first_B, slot)
+            keys.append(k)
+            values.append(v)
+            return out_BNH
+        k, v = k_B1KH[:, 0, :, :, None], v_B1KH[:, 0, :, None]
         keys.append(jax.lax.dynamic_update_slice(cache.k[layer], k, (0, 0, 0, slot)))
         values.append(jax.lax.dynamic_update_slice(cache.v[layer], v, (0, 0, slot, 0)))
         return decode_attention(q_B1NH[:, 0], keys[layer], values[layer], first_B, slot)
@@ -91,6 +102,16 @@ def decode(
         rms_norm(x_BD, weights.norm, config.rms_norm_eps), weights.head, preferred_element_type=jnp.float32
     )
     return logits_BV, Cache(tuple(keys), tuple(values))
+
+
+def _kernel(config: ModelConfig, rows: int, slots: int) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array]] | None:
+    """Attention and the cache's update in one kernel, where the device has it."""
+    if not on_hopper(None):
+        return None
+    from w2sr_jax.model.kernels.decode import decode_attention, fits
+
+    heads = config.num_heads, config.num_kv_heads, config.head_dim
+    return decode_attention if fits(rows, *heads, slots) else None
 
 
 def _tables(config: ModelConfig, positions_BT: jax.Array) -> Tables:

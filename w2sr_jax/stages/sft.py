@@ -62,7 +62,7 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
         graphdef, params = nnx.split(load_model(directory, mesh, train))
         optimizer = make_optimizer(config.optimizer)
         state = init_state(params, optimizer, mesh)
-        train_step = make_sft_step(graphdef, config.optimizer, train, mesh, config.data.packing)
+        train_step = make_sft_step(graphdef, config.optimizer, train, mesh, pipeline.row_examples)
         start, tokens, flops, metrics = 0, 0, 0.0, dict[str, float]()
         shape = flops_shape(hf.load_config(directory))
 

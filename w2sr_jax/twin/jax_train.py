@@ -53,8 +53,10 @@ class JaxSFT:
 
     def prepare(self, request: dict[str, Any], params: Any) -> None:
         """Makes the jitted functions, before the first update takes `params` over."""
-        packed = request["data"]["packing"]
-        self.run = make_sft_step(self.graphdef, self.optimizer, self.train, self.mesh, packed)
+        most = 1
+        if request["data"]["packing"]:
+            most += max(int(read_arrays(group)["segment_ids_BT"].max()) for group in groups(self.batches))
+        self.run = make_sft_step(self.graphdef, self.optimizer, self.train, self.mesh, most)
 
     def step(self, number: int) -> tuple[float, float, float]:
         """(loss, gradient norm, seconds) of update `number`; the clock runs until the new weights are there."""

@@ -15,10 +15,13 @@ import torch
 import transformers
 from torch import nn
 from torch.distributed.tensor import DTensor
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from w2sr_jax.core.config import OptimizerConfig
 
 Rows = dict[str, torch.Tensor]
+VARLEN = "varlen"  # our name for torch.nn.attention.varlen among transformers' attention functions
+NEW_VARLEN = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 12)  # must be told of grouped queries
 
 
 def set_up(dtype: str) -> torch.device:
@@ -49,9 +52,38 @@ def rank() -> int:
 
 
 def attention(device: torch.device, dtype: str) -> str:
-    """flash-attn, which knows no float32, where it is installed, else torch's scaled_dot_product_attention."""
-    flash = device.type == "cuda" and dtype == "bfloat16" and importlib.util.find_spec("flash_attn") is not None
-    return "flash_attention_2" if flash else "sdpa"
+    """flash-attn, which knows no float32, where it is installed, else torch's own copy of it, else its SDPA.
+
+    SDPA takes a mask of [T, T] for packed rows, and runs all of it.
+    """
+    if device.type != "cuda" or dtype != "bfloat16":
+        return "sdpa"
+    if importlib.util.find_spec("flash_attn") is not None:
+        return "flash_attention_2"
+    return VARLEN if importlib.util.find_spec("torch.nn.attention.varlen") is not None else "sdpa"
+
+
+def varlen(
+    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, **options: Any
+) -> tuple[torch.Tensor, None]:
+    """torch's `varlen_attn` as transformers calls an attention function: [1, heads, tokens of all rows, H] each.
+
+    Rows that are not packed come without `cu_seq_lens_q`, and get SDPA's causal kernel.
+    """
+    if (starts := options.get("cu_seq_lens_q")) is None:
+        return sdpa_attention_forward(module, query, key, value, mask, **options)
+    from torch.nn.attention.varlen import varlen_attn
+
+    # Under autocast rotated queries and keys are float32.
+    q, k, v = (x[0].transpose(0, 1).to(value.dtype) for x in (query, key, value))
+    longest, grouped = options["max_length_q"], {"enable_gqa": True} if NEW_VARLEN else {}
+    causal: dict[str, Any] = {"scale": options["scaling"], "window_size": (-1, 0)} | grouped
+    out: Any = varlen_attn(q, k, v, starts, starts, longest, longest, **causal)
+    return out[None], None
+
+
+transformers.AttentionInterface.register(VARLEN, varlen)
+transformers.AttentionMaskInterface.register(VARLEN, lambda *_, **__: None)
 
 
 def load(directory: str | Path, device: torch.device, remat: str, dtype: str) -> Any:
@@ -101,6 +133,18 @@ def to_device(arrays: dict[str, np.ndarray], device: torch.device) -> Rows:
     }
 
 
+def starts(segment_ids_BT: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Where each example of all rows, put end to end, begins, padding counted as one; and the end.
+
+    Filled up with empty ones, so that torch.compile sees few sizes.
+    """
+    B, T = segment_ids_BT.shape
+    first_BT = np.diff(segment_ids_BT, axis=1, prepend=-1) != 0
+    found = np.append(np.flatnonzero(first_BT), B * T)
+    size = 16 * B * -(-found.size // (16 * B)) + 1
+    return torch.from_numpy(np.pad(found, (0, size - found.size), mode="edge").astype(np.int32)).to(device)
+
+
 def is_packed(segment_ids_BT: np.ndarray) -> bool:
     """Whether a row holds several examples. Without that, padding stands behind, where causal attention never looks."""
     return bool(segment_ids_BT.max() > 1)
@@ -114,6 +158,17 @@ def logits(model: Any, rows: Rows, packed: bool) -> torch.Tensor:
     if model.config._attn_implementation == "flash_attention_2":
         # One long row: flash-attn finds the examples where positions start again.
         flat = model(input_ids=tokens.reshape(1, -1), position_ids=positions.reshape(1, -1), use_cache=False).logits
+        return flat.reshape(*tokens.shape, -1)
+    if model.config._attn_implementation == VARLEN:
+        flat = model(
+            input_ids=tokens.reshape(1, -1),
+            position_ids=positions.reshape(1, -1),
+            use_cache=False,
+            cu_seq_lens_q=rows["starts_S"],
+            cu_seq_lens_k=rows["starts_S"],
+            max_length_q=tokens.shape[1],
+            max_length_k=tokens.shape[1],
+        ).logits
         return flat.reshape(*tokens.shape, -1)
     segments = rows["segment_ids_BT"]
     causal = torch.ones(tokens.shape[1], tokens.shape[1], dtype=torch.bool, device=tokens.device).tril()

@@ -109,6 +109,9 @@ class TorchSFT:
         rows, total = twin.to_device(arrays, self.device), torch.zeros((), device=self.device)
         for micro in range(self.accumulate):
             part = {name: value[micro :: self.accumulate] for name, value in rows.items()}
+            if packed:
+                mine = arrays["segment_ids_BT"][twin.rank() :: twin.world_size()]
+                part["starts_S"] = twin.starts(mine[micro :: self.accumulate], self.device)
             if twin.world_size() > 1:  # gradients meet once an update
                 self.model.set_requires_gradient_sync(micro == self.accumulate - 1)
             with self.autocast():

@@ -49,6 +49,12 @@ def on_devices(local: Attend, mesh: Mesh | None) -> Attend:
     return call
 
 
+def on_hopper(mesh: Mesh | None) -> bool:
+    """Whether the devices are NVIDIA GPUs of compute capability 9.0 or more, which kernels here are made for."""
+    device = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]
+    return device.platform == "gpu" and float(getattr(device, "compute_capability", 0.0)) >= 9.0
+
+
 def refusal(q_shape: tuple[int, ...], kv_heads: int, mesh: Mesh | None) -> str:
     """Why a kernel cannot take queries [B, T, N, H] on this mesh; empty if it can."""
     rows, length, heads, width = q_shape
