@@ -43,8 +43,9 @@ def cpu(shape: str, *, packing: bool = False) -> CompareConfig:
                 overlong="drop" if packing else "truncate",
             ),
             optimizer=OptimizerConfig(learning_rate=3e-4, warmup_ratio=0.1, weight_decay=0.01),
-            # Of chunks of 32 to 512 tokens a row, the fastest or nearly so at all three shapes (BUILD_NOTES.md).
-            train=TrainConfig(dtype="float32", remat="none", scan_layers=False, loss_chunk=128),
+            # Of chunks of 32 to 512 tokens a row, the fastest or nearly so at all three shapes (BUILD_NOTES.md). GRPO's
+            # rows fit one, and keep their logits for the backward pass.
+            train=TrainConfig(dtype="float32", remat="none", scan_layers=False, loss_chunk=256),
             mesh=MeshConfig(data=1, fsdp=1, tensor=1),
         ),
         random=RandomConfig(
