@@ -51,16 +51,19 @@ def rank() -> int:
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 
-def attention(device: torch.device, dtype: str) -> str:
+def attention(device: torch.device, dtype: str, ours: bool = True) -> str:
     """flash-attn, which knows no float32, where it is installed, else torch's own copy of it, else its SDPA.
 
     SDPA takes a mask of [T, T] for packed rows, and runs all of it.
+
+    Args:
+        ours: the model is called by `logits`, which tells torch's copy where examples begin.
     """
     if device.type != "cuda" or dtype != "bfloat16":
         return "sdpa"
     if importlib.util.find_spec("flash_attn") is not None:
         return "flash_attention_2"
-    return VARLEN if importlib.util.find_spec("torch.nn.attention.varlen") is not None else "sdpa"
+    return VARLEN if ours and importlib.util.find_spec("torch.nn.attention.varlen") is not None else "sdpa"
 
 
 def varlen(

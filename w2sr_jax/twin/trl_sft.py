@@ -98,7 +98,7 @@ def arguments(request: dict[str, Any], device: torch.device) -> trl.SFTConfig:
         output_dir=request["directory"],
         model_init_kwargs={
             "dtype": "float32",
-            "attn_implementation": twin.attention(device, request["train"]["dtype"]),
+            "attn_implementation": twin.attention(device, request["train"]["dtype"], ours=False),
         },
         max_steps=total,
         per_device_train_batch_size=max(1, data["batch_size"] // (train["grad_accum"] * twin.world_size())),
