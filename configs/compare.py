@@ -43,9 +43,8 @@ def cpu(shape: str, *, packing: bool = False) -> CompareConfig:
                 overlong="drop" if packing else "truncate",
             ),
             optimizer=OptimizerConfig(learning_rate=3e-4, warmup_ratio=0.1, weight_decay=0.01),
-            # Of chunks of 32 to 512 tokens a row, the fastest or nearly so at all three shapes (BUILD_NOTES.md). GRPO's
-            # rows fit one, and keep their logits for the backward pass.
-            train=TrainConfig(dtype="float32", remat="none", scan_layers=False, loss_chunk=256),
+            # Of chunks of 32 to 512 tokens a row, the fastest or nearly so in both shapes (BUILD_NOTES.md).
+            train=TrainConfig(dtype="float32", remat="none", scan_layers=False, loss_chunk=128),
             mesh=MeshConfig(data=1, fsdp=1, tensor=1),
         ),
         random=RandomConfig(
@@ -56,6 +55,7 @@ def cpu(shape: str, *, packing: bool = False) -> CompareConfig:
         ),
         shapes=((8, 512), (2, 2048)),
         grpo_shapes=((16, 256),),
+        grpo_loss_chunk=256,  # the whole row, whose logits then wait for the backward pass
         generate=(64, 64, 256),
         recipes=recipes(),
         prices=load_config_file(str(HERE / "prices.py")).prices,
@@ -100,6 +100,7 @@ def gpu(shape: str, grad_accum: int) -> CompareConfig:
     config.sft.mesh = MeshConfig()
     config.random = RandomConfig(shape=str(HERE / "plan" / f"{shape}.json"), traces=1024, shortest=256, longest=3072)
     config.shapes, config.grpo_shapes, config.generate = ((16, 4096),), ((16, 2048),), (256, 64, 512)
+    config.grpo_loss_chunk = 0
     # bfloat16 rounds at 2^-8 in each of dozens of layers, and the sides round in other places [ours].
     config.loss_tolerance, config.norm_tolerance, config.grpo_tolerance = 1e-2, 5e-2, 5e-2
     config.parity_steps, config.steps_per_run = 10, 1  # updates take seconds, and do not differ

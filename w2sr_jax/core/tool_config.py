@@ -78,6 +78,7 @@ class CompareConfig:
     norm_tolerance: float = opt(1e-3, "largest relative difference of its gradient norm", minimum=0.0)
     grpo_shapes: tuple[tuple[int, int], ...] = opt((), "GRPO: responses x tokens of each minibatch, groups of 8")
     grpo_loss: GRPOLossConfig = opt(lambda: GRPOLossConfig(kl=1e-4, entropy=1e-3), "")
+    grpo_loss_chunk: int = opt(0, "train.loss_chunk of GRPO's updates; 0 is that of SFT", minimum=0)
     grpo_parity_steps: int = opt(8, "first GRPO updates that must be the same, each on another rollout", minimum=1)
     grpo_tolerance: float = opt(
         1e-4, "largest difference of a GRPO loss, and relative one of its gradient norm", minimum=0.0

@@ -45,7 +45,7 @@ def measure_all(config: CompareConfig, root: Path, threads: int, env: Mapping[st
         one = functools.partial(_sft, shaped, threads=threads, env=env)
         work[f"{rows} x {tokens} tokens, {kind}, {dtype}"] = (f"sft-{rows}x{tokens}", one)
     for rows, tokens in config.grpo_shapes:
-        shaped = _shaped(config, rows, tokens)
+        shaped = _shaped(config, rows, tokens, config.grpo_loss_chunk)
         one = functools.partial(_grpo, shaped, threads=threads, env=env)
         work[f"{rows} responses x {tokens} tokens, {dtype}"] = (f"grpo-{rows}x{tokens}", one)
     count, together, new_tokens = config.generate
@@ -80,9 +80,10 @@ def packages() -> dict[str, str]:
     return found | {"compiler": compiler or "absent"}
 
 
-def _shaped(config: CompareConfig, rows: int, tokens: int) -> CompareConfig:
+def _shaped(config: CompareConfig, rows: int, tokens: int, loss_chunk: int = 0) -> CompareConfig:
     data = dataclasses.replace(config.sft.data, batch_size=rows, max_length=tokens)
-    return dataclasses.replace(config, sft=dataclasses.replace(config.sft, data=data))
+    train = dataclasses.replace(config.sft.train, loss_chunk=loss_chunk or config.sft.train.loss_chunk)
+    return dataclasses.replace(config, sft=dataclasses.replace(config.sft, data=data, train=train))
 
 
 def updates(config: CompareConfig, parity_steps: int) -> int:
