@@ -82,10 +82,10 @@ def test_a_hopper_gpu_gets_cudnn_where_it_can_be_taken(monkeypatch, caplog):
 
 
 def test_programs_are_compiled_for_few_bounds_and_for_none_where_none_is_used(monkeypatch):
-    assert [choice.bound(n, None) for n in (0, 1)] == [0, 1]
-    assert [choice.bound(n, None) for n in (2, 5)] == ([2, 6] if ON_GPU else [0, 0])
+    assert [choice.row_examples_bound(n, None) for n in (0, 1)] == [0, 1]
+    assert [choice.row_examples_bound(n, None) for n in (2, 5)] == ([2, 6] if ON_GPU else [0, 0])
     monkeypatch.setattr(choice, "platform", lambda mesh: "gpu")
-    assert [choice.bound(n, None) for n in (0, 1, 2, 3, 4, 11)] == [0, 1, 2, 4, 4, 12]
+    assert [choice.row_examples_bound(n, None) for n in (0, 1, 2, 3, 4, 11)] == [0, 1, 2, 4, 4, 12]
 
 
 @pytest.mark.skipif(not layout.on_hopper(None), reason="needs a Hopper GPU")

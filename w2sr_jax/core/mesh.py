@@ -174,7 +174,7 @@ def place_rows(x: np.ndarray, mesh: Mesh, rows: int) -> jax.Array:
 
 def on_one_cpu(mesh: Mesh | None) -> bool:
     """Whether a program of that mesh is one of a single CPU device, some of which are written otherwise."""
-    return mesh is None and jax.default_backend() == "cpu"
+    return mesh is None and platform(mesh) == "cpu"
 
 
 def platform(mesh: Mesh | None) -> str:

@@ -29,7 +29,7 @@ from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.stage_config import GRPOLossConfig, TrainConfig
 from w2sr_jax.learn import losses, optim
 from w2sr_jax.learn.state import TrainState, abstract_state, init_state, shard_batch, tree_shardings
-from w2sr_jax.model.kernels.choice import bound
+from w2sr_jax.model.kernels.choice import row_examples_bound
 
 __all__ = [
     "RolloutBatch",
@@ -86,7 +86,7 @@ def make_sft_step(
 
     The state is donated. batch has tokens_BT, targets_BT, loss_mask_BT, positions_BT and segment_ids_BT.
     """
-    most = bound(row_examples, mesh)
+    most = row_examples_bound(row_examples, mesh)
     return _sft_step(graphdef, _optimizer_key(optimizer), train.loss_chunk, _accumulation(train), mesh, most)
 
 

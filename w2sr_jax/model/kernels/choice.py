@@ -94,7 +94,7 @@ def attention(
     return flash_attention(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, mesh, interpret=interpret)
 
 
-def bound(row_examples: int, mesh: Mesh | None) -> int:
+def row_examples_bound(row_examples: int, mesh: Mesh | None) -> int:
     """The bound on a row's examples that a program is compiled for: few different ones, and none where none is used."""
     if row_examples <= 1:
         return row_examples

@@ -33,7 +33,7 @@ def cudnn_attention(
     Args:
         q_BTNH, k_BTKH, v_BTKH: bfloat16 or float16.
         mesh: rows are split over its data axes and heads over tensor, as in `splash_attention`.
-        row_examples: M, padding counted as one; where a row has more, everything is NaN.
+        row_examples: M, padding counted as one; where a row has more, all that is computed is NaN.
     """
     scale, packed = q_BTNH.shape[-1] ** -0.5, segment_ids_BT is not None
     if segment_ids_BT is None:
