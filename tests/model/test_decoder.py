@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from w2sr_jax.model import kv_cache
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.decoder import Decoder
 from w2sr_jax.model.kv_cache import Cache
@@ -52,7 +53,8 @@ def test_scanned_unrolled_and_rematerialised_layers_give_the_same_loss_and_gradi
 
 
 @pytest.mark.parametrize("scan_layers", [True, False])
-def test_prefill_and_decode_with_a_cache_equal_the_full_forward_pass_of_left_padded_rows(scan_layers):
+def test_prefill_and_decode_with_a_cache_equal_the_full_forward_pass_of_left_padded_rows(scan_layers, monkeypatch):
+    monkeypatch.setattr(kv_cache, "TILE", 4)
     model = Decoder(CONFIG, rngs=nnx.Rngs(0), scan_layers=scan_layers)
     tokens_BT, lengths = tokens(3, 12), np.array([12, 9, 4])
     positions = jnp.arange(12) - (12 - lengths)[:, None]
@@ -65,10 +67,13 @@ def test_prefill_and_decode_with_a_cache_equal_the_full_forward_pass_of_left_pad
     step = nnx.jit(lambda model, tokens, cache, slot: model.decode(tokens, cache, first, slot))
     graphdef, params = nnx.split(model)
     by_layer, weights = Cache(tuple(cache.k), tuple(cache.v)), unroll(graphdef, params)
+    tiled = Cache(tuple(k.reshape(*k.shape[:3], 4, 4).swapaxes(2, 3) for k in cache.k), tuple(cache.v))
     for slot in range(8, 12):
         logits, cache = step(model, tokens_BT[:, slot], cache, jnp.int32(slot))
         np.testing.assert_allclose(logits, expected[:, slot], atol=2e-5)
         logits, by_layer = decode(CONFIG, weights, tokens_BT[:, slot], by_layer, first, jnp.int32(slot))
+        np.testing.assert_allclose(logits, expected[:, slot], atol=2e-5)
+        logits, tiled = decode(CONFIG, weights, tokens_BT[:, slot], tiled, first, jnp.int32(slot))
         np.testing.assert_allclose(logits, expected[:, slot], atol=2e-5)
     for stacked, layers in ((cache.k, by_layer.k), (cache.v, by_layer.v)):
         np.testing.assert_allclose(stacked, jnp.stack(layers), atol=2e-5)

@@ -11,7 +11,7 @@ from flax import nnx
 from tests.model.test_token_choice import expected_probs
 from w2sr_jax.core.config import MeshConfig
 from w2sr_jax.core.mesh import make_mesh, sharding
-from w2sr_jax.model import buckets, decode_loop, sampler
+from w2sr_jax.model import buckets, decode_loop, kv_cache, sampler
 from w2sr_jax.model.buckets import ON_CPU, cache_bucket
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.decoder import Decoder
@@ -195,9 +195,10 @@ def record_decodes(monkeypatch) -> list[int]:
 LADDER = [[1 + i % 60, 3, 1 + 7 * i % 60] * (1 + i % 5) for i in range(30)]
 
 
-@pytest.mark.parametrize("copies", [1, 3])
-def test_rows_that_are_done_are_filled_again_and_nothing_else_changes(small, monkeypatch, copies):
+@pytest.mark.parametrize(("copies", "tile"), [(1, 64), (3, 64), (1, 8), (3, 16)])
+def test_rows_that_are_done_are_filled_again_and_nothing_else_changes(small, monkeypatch, copies, tile):
     """Sixty prompts of unequal lengths through a batch of eight, in a cache that must be moved and grown."""
+    monkeypatch.setattr(kv_cache, "TILE", tile)  # 64 are more than this cache has at first: no tiles
     monkeypatch.setattr(buckets, "ON_CPU", ON_CPU._replace(cache=lambda slots: cache_bucket(slots + 1)))
     prompts = sorted(2 * LADDER, key=len, reverse=True)
     streams = [(100 + prompt, sample) for prompt in range(len(prompts)) for sample in range(copies)]

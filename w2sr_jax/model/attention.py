@@ -48,9 +48,12 @@ def attention(
 
 
 def decode_attention(
-    q_BNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array, first_B: jax.Array, last: jax.Array
+    q_BNH: jax.Array, keys: jax.Array, v_BKSH: jax.Array, first_B: jax.Array, last: jax.Array
 ) -> jax.Array:
     """Softmax attention of one query a row over the slots first..last of a cache.
+
+    Args:
+        keys: [B, K, H, S], or in tiles of slots, [B, K, t, H, C].
 
     Returns:
         [B, N, H] in the dtype of `v`.
@@ -59,7 +62,13 @@ def decode_attention(
     K, S = v_BKSH.shape[1:3]
     slots_S = jnp.arange(S)
     mask_BS = (slots_S >= first_B[:, None]) & (slots_S <= last)
-    scores_BKGS = _product("bkgh,bkhs->bkgs", q_BNH.reshape(B, K, N // K, H), k_BKHS) * H**-0.5
+    q_BKGH = q_BNH.reshape(B, K, N // K, H)
+    if keys.ndim == 4:
+        scores_BKGS = _product("bkgh,bkhs->bkgs", q_BKGH, keys) * H**-0.5
+    else:
+        q_BKtGH = jnp.broadcast_to(q_BKGH[:, :, None], (B, K, keys.shape[2], N // K, H))
+        scores_BKGtC = _product("bktgh,bkthc->bktgc", q_BKtGH, keys).swapaxes(2, 3) * H**-0.5
+        scores_BKGS = scores_BKGtC.reshape(B, K, N // K, S)
     weights_BKGS = jax.nn.softmax(jnp.where(mask_BS[:, None, None], scores_BKGS, MASKED), axis=-1)
     return jnp.einsum("bkgs,bksh->bkgh", weights_BKGS.astype(v_BKSH.dtype), v_BKSH).reshape(B, N, H)
 

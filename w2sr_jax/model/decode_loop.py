@@ -90,7 +90,9 @@ class State:
 ROWS = ("first_B", "newest_B", "keys_B2", "tokens_BN", "logprobs_BN", "lengths_B", "done_B")  # fields of State
 
 
-@functools.partial(jax.jit, static_argnames=("config", "rows", "length", "tokens", "dtype", "by_layer", "mesh"))
+@functools.partial(
+    jax.jit, static_argnames=("config", "rows", "length", "tokens", "dtype", "by_layer", "tiled", "mesh")
+)
 def empty(
     config: ModelConfig,
     slot: Any,
@@ -100,11 +102,12 @@ def empty(
     tokens: int,
     dtype: Any,
     by_layer: bool = False,
+    tiled: bool = False,
     mesh: Mesh | None = None,
 ) -> State:
     """A batch without prompts, in a cache of `length` slots, with room for `tokens` new tokens a row."""
     state = State(
-        cache=Cache.empty(config, rows, length, dtype, by_layer=by_layer),
+        cache=Cache.empty(config, rows, length, dtype, by_layer=by_layer, tiled=tiled),
         slot=jnp.int32(slot),
         first_B=jnp.full((rows,), slot, jnp.int32),
         newest_B=jnp.zeros((rows,), jnp.int32),

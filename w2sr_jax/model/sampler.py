@@ -25,6 +25,7 @@ from w2sr_jax.model import buckets, decode_loop
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.decode_loop import Fill, Request, State
 from w2sr_jax.model.decoder import Decoder
+from w2sr_jax.model.kernels import onednn
 from w2sr_jax.model.unrolled import unroll
 
 REFILLS = 8  # a batch is filled an eighth at a time: one prefill for several prompts
@@ -72,7 +73,11 @@ class Sampler:
 
         On one CPU or GPU it is a copy, `unrolled.Unrolled`.
         """
-        return unroll(self._graphdef, params) if self._by_layer else _in_dtype(params, self._dtype)
+        if self._by_layer:
+            matrices = [x for x in jax.tree.leaves(params) if x.ndim > 1]
+            packed = self._on_cpu and onednn.packs(sum(x.size for x in matrices))
+            return unroll(self._graphdef, params, packed=packed)
+        return _in_dtype(params, self._dtype)
 
     def sample(
         self,
@@ -150,6 +155,7 @@ class _Run:
             tokens=max(16, 1 << (max_tokens - 1).bit_length()),
             dtype=sampler._dtype,
             by_layer=sampler._by_layer,
+            tiled=sampler._on_cpu,
             mesh=sampler._mesh,
         )
         group, slot = max(1, batch // REFILLS), width
@@ -232,9 +238,11 @@ class _Run:
         slot = state.cache.length
         if self._next < len(self._prompts):
             unused = min(unused, slot - self._width(self._prompts[self._next :]))
-        if 4 * unused >= slot or slot >= longest:
+        unused -= unused % state.cache.tile
+        if unused and (4 * unused >= slot or slot >= longest):
             return decode_loop.shift(state, np.int32(unused))
-        return decode_loop.grow(state, length=min(longest, self._sizes.cache(slot)))
+        longer = self._sizes.cache(slot)
+        return decode_loop.grow(state, length=min(longest, longer) if slot < longest else longer)
 
     def _width(self, prompts: Sequence[Sequence[int]]) -> int:
         return self._sizes.prompts(max(len(prompt) for prompt in prompts) - 1)

@@ -21,40 +21,46 @@ from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.decoder import PROMPT, Attend, Decoder, Tables, rms_norm
 from w2sr_jax.model.kernels.choice import attention
 from w2sr_jax.model.kernels.layout import on_hopper
-from w2sr_jax.model.kv_cache import Cache
+from w2sr_jax.model.kernels.onednn import Packed, matmul, pack
+from w2sr_jax.model.kv_cache import Cache, write_key
 from w2sr_jax.model.rope import rope_tables, rotate
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["embed", "norm", "head", "layers"], meta_fields=[])
 @dataclasses.dataclass(frozen=True, slots=True)
 class Unrolled:
-    """Weights in the dtype of the activations."""
+    """Weights in the dtype of the activations; a matrix is an array, in memory as its shape says, or Packed."""
 
     embed: Any  # [V, D], in the parameters' dtype
     norm: Any  # [D]
-    head: Any  # [D, V], in memory as it says, also where it is the embedding
+    head: Any  # [D, V], also where it is the embedding
     layers: tuple[dict[str, Any], ...]
 
 
-@functools.partial(jax.jit, static_argnames=("graphdef",))
-def unroll(graphdef: nnx.GraphDef[Decoder], params: Any) -> Unrolled:
-    """A decoder's parameters, copied."""
+@functools.partial(jax.jit, static_argnames=("graphdef", "packed"))
+def unroll(graphdef: nnx.GraphDef[Decoder], params: Any, *, packed: bool = False) -> Unrolled:
+    """A decoder's parameters, copied; its matrices `packed` for one CPU where that is faster."""
     model = nnx.merge(graphdef, params)
     w = {name: param[...] for name, param in model.layers.items()}
 
+    def matrix(weight_DF: jax.Array) -> Packed | jax.Array:
+        weight_DF = weight_DF.astype(model.dtype)
+        return pack(weight_DF) if packed else weight_DF
+
     def layer(i: int) -> dict[str, Any]:
-        def joined(names: tuple[str, ...]) -> jax.Array:
-            return jnp.concatenate([w[name][i] for name in names], axis=-1).astype(model.dtype)
+        def joined(names: tuple[str, ...]) -> Packed | jax.Array:
+            return matrix(jnp.concatenate([w[name][i] for name in names], axis=-1))
 
         found = {name: w[name][i] for name in ("input_norm", "post_norm")}
         found |= {"qkv": joined(("q", "k", "v")), "o": joined(("o",))}
         found |= {"gate_up": joined(("gate", "up")), "down": joined(("down",))}
         if model.config.attention_bias:
-            found["qkv_bias"] = joined(("q_bias", "k_bias", "v_bias"))
+            biases = [w[name][i] for name in ("q_bias", "k_bias", "v_bias")]
+            found["qkv_bias"] = jnp.concatenate(biases).astype(model.dtype)
         return found
 
     layers = tuple(layer(i) for i in range(model.config.num_layers))
-    return Unrolled(model.embed[...], model.norm[...], model.head().astype(model.dtype), layers)
+    return Unrolled(model.embed[...], model.norm[...], matrix(model.head()), layers)
 
 
 def prefill(
@@ -90,17 +96,14 @@ def decode(
             keys.append(k)
             values.append(v)
             return out_BNH
-        k, v = k_B1KH[:, 0, :, :, None], v_B1KH[:, 0, :, None]
-        keys.append(jax.lax.dynamic_update_slice(cache.k[layer], k, (0, 0, 0, slot)))
-        values.append(jax.lax.dynamic_update_slice(cache.v[layer], v, (0, 0, slot, 0)))
+        keys.append(write_key(cache.k[layer], k_B1KH[:, 0], slot))
+        values.append(jax.lax.dynamic_update_slice(cache.v[layer], v_B1KH[:, 0, :, None], (0, 0, slot, 0)))
         return decode_attention(q_B1NH[:, 0], keys[layer], values[layer], first_B, slot)
 
     x_BD = _embed(weights, tokens_B)
     for w in weights.layers:
         x_BD = _layer(config, w, x_BD, (len(x_BD), 1), tables, attend)
-    logits_BV = jnp.matmul(
-        rms_norm(x_BD, weights.norm, config.rms_norm_eps), weights.head, preferred_element_type=jnp.float32
-    )
+    logits_BV = matmul(rms_norm(x_BD, weights.norm, config.rms_norm_eps), weights.head, jnp.float32)
     return logits_BV, Cache(tuple(keys), tuple(values))
 
 
@@ -132,11 +135,11 @@ def _layer(
     attend: Attend,
 ) -> jax.Array:
     N, K, H = config.num_heads, config.num_kv_heads, config.head_dim
-    qkv = rms_norm(x_RD, w["input_norm"], config.rms_norm_eps) @ w["qkv"]
+    qkv = matmul(rms_norm(x_RD, w["input_norm"], config.rms_norm_eps), w["qkv"])
     if config.attention_bias:
         qkv = qkv + w["qkv_bias"]
     heads_BTXH = qkv.reshape(*rows, N + 2 * K, H)
     q, k = (rotate(x, tables) for x in jnp.split(heads_BTXH[:, :, : N + K], [N], axis=2))
-    x_RD = x_RD + attend(q, k, heads_BTXH[:, :, N + K :]).reshape(-1, N * H) @ w["o"]
-    gate, up = jnp.split(rms_norm(x_RD, w["post_norm"], config.rms_norm_eps) @ w["gate_up"], 2, axis=-1)
-    return x_RD + (jax.nn.silu(gate) * up) @ w["down"]
+    x_RD = x_RD + matmul(attend(q, k, heads_BTXH[:, :, N + K :]).reshape(-1, N * H), w["o"])
+    gate, up = jnp.split(matmul(rms_norm(x_RD, w["post_norm"], config.rms_norm_eps), w["gate_up"]), 2, axis=-1)
+    return x_RD + matmul(jax.nn.silu(gate) * up, w["down"])
