@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from w2sr_jax.core.allocator import HUGE_PAGES, KEPT, wants_tunables
+from w2sr_jax.core.allocator import HELD, KEPT, wants_tunables
 
 CPU = {"JAX_PLATFORMS": "cpu"}
 
@@ -39,7 +39,7 @@ sys.exit(cli.main())
 
 @pytest.mark.parametrize(
     ("stage", "given", "tunables"),
-    [("evaluate", {}, HUGE_PAGES), ("sft", {}, KEPT), ("sft", {"GLIBC_TUNABLES": "glibc.malloc.arena_max=2"}, None)],
+    [("evaluate", {}, HELD), ("sft", {}, KEPT), ("sft", {"GLIBC_TUNABLES": "glibc.malloc.arena_max=2"}, None)],
 )
 def test_the_command_goes_on_in_the_same_process_with_the_same_arguments(stage, given, tunables):
     env = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"} | CPU | given

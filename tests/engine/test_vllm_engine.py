@@ -201,7 +201,7 @@ def test_every_sample_has_a_seed_of_its_own():
 
 @pytest.mark.parametrize(
     ("own", "given"),
-    [(allocator.KEPT, allocator.HUGE_PAGES), ("glibc.malloc.arena_max=2", "glibc.malloc.arena_max=2")],
+    [(allocator.KEPT, allocator.HELD), ("glibc.malloc.arena_max=2", "glibc.malloc.arena_max=2")],
 )
 def test_vllm_does_not_take_over_the_heap_that_training_keeps(own, given, monkeypatch):
     monkeypatch.setenv("GLIBC_TUNABLES", own)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from w2sr_jax.core.allocator import HUGE_PAGES, KEPT
+from w2sr_jax.core.allocator import HELD, KEPT
 from w2sr_jax.core.command_line import load_config_file
 from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.files import read_json
@@ -40,7 +40,7 @@ def test_both_sides_get_the_same_environment_and_no_cache_of_compiled_programs()
     env = environment(2, {"HOME": "/h", "JAX_COMPILATION_CACHE_DIR": "/c", "XLA_FLAGS": "--x", "OMP_NUM_THREADS": "7"})
     assert env["HOME"] == "/h"
     assert (env["OMP_NUM_THREADS"], env["GLIBC_TUNABLES"]) == ("2", KEPT)
-    assert generating(env) == env | {"GLIBC_TUNABLES": HUGE_PAGES}
+    assert generating(env) == env | {"GLIBC_TUNABLES": HELD}
     assert not {"JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS"} & set(env)
 
 

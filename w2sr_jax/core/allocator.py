@@ -1,9 +1,9 @@
-"""The heap of a process that computes on a CPU: in huge pages, and kept where it trains.
+"""The heap of a process that computes on a CPU: in huge pages, and not given back.
 
 XLA's CPU client allocates its temporary memory anew for every program it runs, hundreds of MB for a training step. By
 itself glibc takes that from the kernel each time and gives it back, and the kernel clears every page again. Where the
-heap is KEPT, what was freed stays with the process. It has one arena then, since XLA allocates in threads of its own,
-whose arenas cannot hold so much. Steps that only generate free little, and do without.
+heap is HELD, what was freed stays with the process, but for what XLA's own threads take, whose arenas are small. That
+is enough to generate: caches grow, and steps free little. To train, the heap is KEPT: it has one arena then.
 
 A large buffer that is freed leaves a hole, and does not fit there again if anything small has been taken from it. So
 small allocations go first to the holes that `reserve` makes, and glibc sets no freed chunk aside (tcache_count and
@@ -24,19 +24,11 @@ from collections.abc import Mapping, Sequence
 from w2sr_jax.core.rows import accelerators, on_cpu
 
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
-KEPT = ":".join(
-    (
-        HUGE_PAGES,
-        "glibc.malloc.arena_max=1",
-        "glibc.malloc.mmap_max=0",
-        f"glibc.malloc.trim_threshold={1 << 36}",
-        "glibc.malloc.tcache_count=0",
-        "glibc.malloc.mxfast=0",
-    )
-)
+HELD = f"{HUGE_PAGES}:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold={1 << 36}"
+KEPT = f"{HELD}:glibc.malloc.arena_max=1:glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
 TUNABLES = {  # of the stages that compute with JAX at length
     **dict.fromkeys(("sft", "grpo", "micro", "run"), KEPT),
-    **dict.fromkeys(("distill", "score", "evaluate"), HUGE_PAGES),
+    **dict.fromkeys(("distill", "score", "evaluate"), HELD),
 }
 RESERVE, RESERVES = 512 << 20, 4  # bytes of one hole, and how many: each smaller than the buffers whose holes it spares
 

@@ -120,7 +120,7 @@ def environment() -> dict[str, str]:
         defaults |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
     own = {"PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"}
     if os.environ.get("GLIBC_TUNABLES") == allocator.KEPT:
-        own["GLIBC_TUNABLES"] = allocator.HUGE_PAGES
+        own["GLIBC_TUNABLES"] = allocator.HELD
     return defaults | os.environ | own
 
 

@@ -40,7 +40,8 @@ class Cache:
     ) -> Self:
         """Zeros; a layer's keys `tiled` if their slots are a multiple of TILE."""
         heads = rows, config.num_kv_heads
-        k, v = (*heads, config.head_dim, slots), (*heads, slots, config.head_dim)
+        k: tuple[int, ...] = (*heads, config.head_dim, slots)
+        v = (*heads, slots, config.head_dim)
         if not by_layer:
             return cls(jnp.zeros((config.num_layers, *k), dtype), jnp.zeros((config.num_layers, *v), dtype))
         if tiled and slots % TILE == 0:

@@ -51,7 +51,7 @@ def unroll(graphdef: nnx.GraphDef[Decoder], params: Any, *, packed: bool = False
         def joined(names: tuple[str, ...]) -> Packed | jax.Array:
             return matrix(jnp.concatenate([w[name][i] for name in names], axis=-1))
 
-        found = {name: w[name][i] for name in ("input_norm", "post_norm")}
+        found: dict[str, Any] = {name: w[name][i] for name in ("input_norm", "post_norm")}
         found |= {"qkv": joined(("q", "k", "v")), "o": joined(("o",))}
         found |= {"gate_up": joined(("gate", "up")), "down": joined(("down",))}
         if model.config.attention_bias:
