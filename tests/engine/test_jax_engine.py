@@ -165,6 +165,18 @@ def test_bfloat16_runs_and_its_logprobs_are_near_float32(tokenizer, tmp_path):
     np.testing.assert_allclose(half.logprobs, full.logprobs, atol=0.1)
 
 
+def test_every_prompt_ends_at_its_own_limit(engine):
+    sampling, limits = dataclasses.replace(GREEDY, n=2), [4, *[10] * (len(PROMPTS) - 2), 1]
+    whole, groups = engine.generate(PROMPTS, sampling), engine.generate(PROMPTS, sampling, limits=limits)
+    for full, cut, limit in zip(whole, groups, limits, strict=True):
+        assert [completion.token_ids for completion in cut] == [completion.token_ids[:limit] for completion in full]
+    with pytest.raises(UsageError, match="limits: 1 given for 2 prompts"):
+        engine.generate(["1", "2"], GREEDY, limits=[3])
+    for wrong in (0, 11):
+        with pytest.raises(UsageError, match=rf"1 to sampling.max_tokens = 10, got {wrong}"):
+            engine.generate(["1", "2"], GREEDY, limits=[3, wrong])
+
+
 def test_the_context_limit_and_other_bad_requests_are_one_clear_line(engine):
     with pytest.raises(W2SRError, match=r"prompt 1: 6 tokens \+ max_tokens 59 exceed the model's context of 64"):
         engine.generate(["1", "55+5=?"], Sampling(max_tokens=59))

@@ -168,13 +168,20 @@ def test_only_the_stop_ids_asked_for_stop_and_they_are_in_the_tokens_but_not_in_
     assert {c.finish_reason for c in wild} == {"length"}
 
 
+def test_every_prompt_ends_at_its_own_limit(engine):
+    limits = [1, 24, *[9] * (len(PROMPTS) - 2)]
+    whole, groups = engine.generate(PROMPTS, GREEDY), engine.generate(PROMPTS, GREEDY, limits=limits)
+    expected = [group[0].token_ids[:limit] for group, limit in zip(whole, limits)]
+    assert [group[0].token_ids for group in groups] == expected
+
+
 def test_what_vllm_refuses_is_one_line_and_leaves_nothing_behind(engine):
     answers = []
-    run = functools.partial(engine._backend.run, params={"max_tokens": 2}, on_answer=answers.append)
+    run = functools.partial(engine._backend.run, params={}, on_answer=answers.append)
     with pytest.raises(W2SRError, match=r"^vllm: \w+: .*256"):
-        run([Request((0, 0), [9], None), Request((1, 0), [9] * 300, None)])
+        run([Request((0, 0), [9], None, 4), Request((1, 0), [9] * 300, None, 4)])
     assert answers == []
-    run([Request((3, 0), [9], None)])
+    run([Request((3, 0), [9], None, 4)])
     assert [answer.key for answer in answers] == [(3, 0)]
 
 
@@ -247,8 +254,8 @@ def test_a_worker_whose_parent_is_gone_ends_in_the_middle_of_its_work(directory)
     child = Child(vllm_offline.WORKER, "vllm", vllm_offline.environment())
     child.send(vllm_offline.engine_arguments(str(directory), "float32", 4, 1, VllmConfig()))
     assert child.receive()["ready"]["max_model_len"] == 256
-    params = {"max_tokens": 200, "temperature": 0.0}
-    child.send({"do": "generate", "requests": [[i, 0, [9], None] for i in range(2000)], "params": params})
+    requests = [[i, 0, [9], None, 200] for i in range(2000)]
+    child.send({"do": "generate", "requests": requests, "params": {"temperature": 0.0}})
     assert child.receive()["key"]
     child._process.stdin.close()
     began = time.monotonic()

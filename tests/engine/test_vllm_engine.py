@@ -35,7 +35,7 @@ for line in sys.stdin:
     if request["do"] == "update_weights":
         print(json.dumps({"error": "RuntimeError: half a layer"}), flush=True)
         sys.exit(1)
-    for index, sample, prompt, seed in sorted(request["requests"], key=lambda asked: (-asked[0], asked[1])):
+    for index, sample, prompt, seed, limit in sorted(request["requests"], key=lambda asked: (-asked[0], asked[1])):
         if 66 in prompt or (67 in prompt and sum(67 in other[2] for other in request["requests"]) > 1):
             print("MemoryError: too big", file=sys.stderr, flush=True)
             os.kill(os.getpid(), 9)

@@ -98,9 +98,9 @@ def test_a_sampler_of_packed_weights_gives_the_same_tokens(weight, monkeypatch):
         weights = sampler.prepare(params)
         matrices = [weights.head, *(w[name] for w in weights.layers for name in ("o", "down"))]
         assert {isinstance(matrix, Packed) for matrix in matrices} == {packed}
-        options = {"max_tokens": 12, "temperature": 0.0, "top_p": 1.0, "top_k": 0, "stop_token_ids": ()}
+        options = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "stop_token_ids": ()}
         streams = [(index, 0) for index in range(len(PROMPTS))]
-        found.append(sampler.sample(weights, PROMPTS, streams, batch=4, copies=1, **options))
+        found.append(sampler.sample(weights, PROMPTS, streams, [12] * 4, batch=4, copies=1, **options))
     for plain, packed in zip(*found, strict=True):
         assert plain.token_ids == packed.token_ids
         np.testing.assert_allclose(plain.logprobs, packed.logprobs, atol=1e-4)

@@ -49,7 +49,7 @@ def make_model(config: ModelConfig, seed: int = 0, **options) -> Decoder:
     return model
 
 
-def run(model: Decoder, prompts, *, streams=None, batch=None, copies=1, mesh=None, max_tokens=16, **options):
+def run(model: Decoder, prompts, *, streams=None, batch=None, copies=1, mesh=None, max_tokens=16, limits=(), **options):
     defaults = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "stop_token_ids": ()}
     streams = streams or [(row // copies, row % copies) for row in range(len(prompts) * copies)]
     sampler = Sampler(model.config, model.dtype, mesh=mesh)
@@ -57,9 +57,9 @@ def run(model: Decoder, prompts, *, streams=None, batch=None, copies=1, mesh=Non
         sampler.prepare(nnx.state(model)),
         prompts,
         streams,
+        limits or [max_tokens] * len(streams),
         batch=batch or max(4, len(prompts)),
         copies=copies,
-        max_tokens=max_tokens,
         **defaults | options,
     )
 
@@ -236,6 +236,13 @@ def test_the_last_rows_go_on_in_smaller_batches_and_nothing_else_changes(small, 
     assert [row.token_ids for row in rows] == [row.token_ids for row in expected]
     for one, other in zip(rows, expected):
         np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
+
+
+def test_every_row_ends_at_its_own_limit(small):
+    limits = [1, 9, 16, 4]
+    whole, rows = run(small, PROMPTS), run(small, PROMPTS, limits=limits, batch=2)
+    assert [row.token_ids for row in rows] == [row.token_ids[:limit] for row, limit in zip(whole, limits)]
+    assert not any(row.stopped for row in rows)
 
 
 def test_one_token_is_the_least_that_is_sampled(small):

@@ -23,8 +23,7 @@ from collections.abc import Mapping, Sequence
 
 from w2sr_jax.core.rows import accelerators, on_cpu
 
-HUGE_PAGES = "glibc.malloc.hugetlb=1"
-HELD = f"{HUGE_PAGES}:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold={1 << 36}"
+HELD = f"glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold={1 << 36}"  # in huge pages
 KEPT = f"{HELD}:glibc.malloc.arena_max=1:glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
 TUNABLES = {  # of the stages that compute with JAX at length
     **dict.fromkeys(("sft", "grpo", "micro", "run"), KEPT),

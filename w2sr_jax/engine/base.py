@@ -84,6 +84,7 @@ class Generator(Protocol):
         sampling: Sampling,
         *,
         seeds: Sequence[int] | None = None,
+        limits: Sequence[int] | None = None,
         on_finished: OnFinished | None = None,
     ) -> list[list[Completion]]:
         """Completes every prompt `sampling.n` times, in the order given.
@@ -92,6 +93,7 @@ class Generator(Protocol):
             prompts: texts (encoded without adding special tokens) or token ids.
             seeds: one per prompt; (seed, sample) alone decides the random stream of a completion, whatever
                 else is in the batch. Default: made from sampling.seed and the prompt's index.
+            limits: of each prompt, how many tokens its completions may have; default sampling.max_tokens for all.
             on_finished: called for each completion once it exists, in no particular order.
 
         Raises:
@@ -119,6 +121,17 @@ def request_seeds(sampling: Sampling, seeds: Sequence[int] | None, count: int) -
     if len(seeds) != count:
         raise UsageError(f"seeds: {len(seeds)} given for {count} prompts")
     return [int(seed) % 2**64 for seed in seeds]
+
+
+def request_limits(sampling: Sampling, limits: Sequence[int] | None, count: int) -> list[int]:
+    """New tokens of each prompt at most."""
+    if limits is None:
+        return [sampling.max_tokens] * count
+    if len(limits) != count:
+        raise UsageError(f"limits: {len(limits)} given for {count} prompts")
+    if wrong := [limit for limit in limits if not 1 <= limit <= sampling.max_tokens]:
+        raise UsageError(f"limits: each must be 1 to sampling.max_tokens = {sampling.max_tokens}, got {wrong[0]}")
+    return list(limits)
 
 
 def check_prompts(prompts: Sequence[Sequence[int]], sampling: Sampling, vocab_size: int, context: int) -> None:

@@ -25,6 +25,7 @@ from w2sr_jax.engine.base import (
     check_prompts,
     encode_prompts,
     make_completion,
+    request_limits,
     request_seeds,
 )
 from w2sr_jax.model import hf
@@ -114,11 +115,13 @@ class JaxEngine:
         sampling: Sampling,
         *,
         seeds: Sequence[int] | None = None,
+        limits: Sequence[int] | None = None,
         on_finished: OnFinished | None = None,
     ) -> list[list[Completion]]:
         """See `engine.base.Generator.generate`; `on_finished` is called as completions end."""
         sampling.check()
         prompt_seeds = request_seeds(sampling, seeds, len(prompts))
+        prompt_limits = request_limits(sampling, limits, len(prompts))
         token_prompts = encode_prompts(prompts, self._tokenizer)
         check_prompts(token_prompts, sampling, self._config.vocab_size, self._config.max_position_embeddings)
         if not token_prompts:
@@ -140,9 +143,9 @@ class JaxEngine:
             self._weights,
             [token_prompts[prompt] for prompt, _ in batch.requests],
             [(prompt_seeds[prompt], sample) for prompt, sample in keys],
+            [prompt_limits[prompt] for prompt, _ in keys],
             batch=batch.size,
             copies=batch.copies,
-            max_tokens=sampling.max_tokens,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,

@@ -18,6 +18,7 @@ class Request:
     key: Key
     prompt: Sequence[int]
     seed: int | None
+    max_tokens: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class Backend(Protocol):
         """Answers every request, in any order.
 
         Args:
-            params: fields of vLLM's SamplingParams.
+            params: further fields of vLLM's SamplingParams.
             on_answer: called in the caller's thread as each answer arrives.
             place: ask only this one of `places`.
 

@@ -24,6 +24,7 @@ from w2sr_jax.engine.base import (
     check_prompts,
     encode_prompts,
     make_completion,
+    request_limits,
     request_seeds,
 )
 from w2sr_jax.engine.vllm_backend import Answer, EngineDied, Key, Request
@@ -91,6 +92,7 @@ class VllmEngine:
         sampling: Sampling,
         *,
         seeds: Sequence[int] | None = None,
+        limits: Sequence[int] | None = None,
         on_finished: OnFinished | None = None,
     ) -> list[list[Completion]]:
         """See `engine.base.Generator.generate`; `on_finished` is called as each completion ends.
@@ -99,7 +101,7 @@ class VllmEngine:
         vLLM's: other tokens than the JAX engine's, and on accelerators other tokens than in another batch where
         rounding differs.
         """
-        requests, params = self._requests(prompts, sampling, seeds)
+        requests, params = self._requests(prompts, sampling, seeds, limits)
         done: dict[Key, Completion] = {}
 
         def finish(key: Key, completion: Completion) -> None:
@@ -122,7 +124,7 @@ class VllmEngine:
         Returns:
             {server: as `generate` returns}; an engine without servers is one, named "offline".
         """
-        requests, params = self._requests(prompts, sampling, None)
+        requests, params = self._requests(prompts, sampling, None, None)
         found: dict[str, list[list[Completion]]] = {}
         for place in self._backend.places:
             done: dict[Key, Completion] = {}
@@ -190,6 +192,7 @@ class VllmEngine:
         prompts: Sequence[str] | Sequence[Sequence[int]],
         sampling: Sampling,
         seeds: Sequence[int] | None,
+        limits: Sequence[int] | None,
     ) -> tuple[list[Request], dict[str, Any]]:
         """What to ask, one sample a request, and vLLM's sampling parameters; refuses what cannot be answered."""
         self._check_open()
@@ -200,16 +203,16 @@ class VllmEngine:
                 f"sampling.temperature: with vllm 0 (greedy) or {low} to {high}, got {sampling.temperature}"
             )
         prompt_seeds = request_seeds(sampling, seeds, len(prompts))
+        prompt_limits = request_limits(sampling, limits, len(prompts))
         token_prompts = encode_prompts(prompts, self._tokenizer)
         self._check(token_prompts, sampling)
         seedless = sampling.temperature == 0 or not self._seeded
         requests = [
-            Request((index, sample), prompt, None if seedless else stream(seed, sample))
-            for index, (prompt, seed) in enumerate(zip(token_prompts, prompt_seeds))
+            Request((index, sample), prompt, None if seedless else stream(seed, sample), limit)
+            for index, (prompt, seed, limit) in enumerate(zip(token_prompts, prompt_seeds, prompt_limits))
             for sample in range(sampling.n)
         ]
         params = {
-            "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "top_k": sampling.top_k,

@@ -54,13 +54,8 @@ class Offline:
         """See `vllm_backend.Backend.run`. vLLM works on the requests in their order, batch_size of them together."""
         waiting = dict.fromkeys(request.key for request in requests)
         try:
-            self._child.send(
-                {
-                    "do": "generate",
-                    "requests": [[*request.key, request.prompt, request.seed] for request in requests],
-                    "params": params,
-                }
-            )
+            asked = [[*each.key, each.prompt, each.seed, each.max_tokens] for each in requests]
+            self._child.send({"do": "generate", "requests": asked, "params": params})
             while not (message := self._receive()).get("done"):
                 index, sample = message["key"]
                 del waiting[index, sample]

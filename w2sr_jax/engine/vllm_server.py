@@ -161,6 +161,7 @@ class Servers:
             "model": self._served[url],
             "prompt": request.prompt,
             "seed": request.seed,
+            "max_tokens": request.max_tokens,
             "ignore_eos": True,  # stop_token_ids alone decide
             "add_special_tokens": False,
             "skip_special_tokens": False,

@@ -2,7 +2,7 @@
 
 in   {"model": DIR, "dtype": ..., "max_num_seqs": ..., ...}    once: vLLM's engine arguments
 out  {"ready": {"version": ..., "max_model_len": ..., ...}}    once
-in   {"do": "generate", "requests": [[prompt, sample, ids, seed], ...], "params": {...}}
+in   {"do": "generate", "requests": [[prompt, sample, ids, seed, max_tokens], ...], "params": {...}}
 out  {"key": [prompt, sample], "token_ids": [...], "logprobs": [...] | null, "stopped": true}    as each ends
      {"done": true}
 in   {"do": "update_weights", "directory": DIR}
@@ -83,11 +83,12 @@ def generate(engine: Any, request: dict[str, Any], send: Send, orphaned: Callabl
     from vllm.sampling_params import RequestOutputKind
 
     added: list[str] = []
-    for index, sample, prompt, seed in request["requests"]:
+    for index, sample, prompt, seed, max_tokens in request["requests"]:
         # One request a sample: vLLM's own n would give sample s the seed + s, which is another prompt's seed.
         try:
             params = SamplingParams(
                 seed=seed,
+                max_tokens=max_tokens,
                 ignore_eos=True,  # stop_token_ids alone decide
                 detokenize=False,
                 output_kind=RequestOutputKind.FINAL_ONLY,

@@ -30,14 +30,13 @@ from w2sr_jax.model.unrolled import Unrolled
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["max_tokens", "temperature", "top_p", "top_k", "stop_ids_K"],
+    data_fields=["temperature", "top_p", "top_k", "stop_ids_K"],
     meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
 class Request:
     """What all rows ask for; all of it runtime."""
 
-    max_tokens: Any  # int32
     temperature: Any  # float32
     top_p: Any  # float32
     top_k: Any  # int32
@@ -46,7 +45,7 @@ class Request:
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["prompts_UP", "padding_U", "newest_U", "seeds_B2", "samples_B", "used_B"],
+    data_fields=["prompts_UP", "padding_U", "newest_U", "seeds_B2", "samples_B", "limits_B", "used_B"],
     meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
@@ -58,12 +57,17 @@ class Fill:
     newest_U: Any  # int32, the last token of each
     seeds_B2: Any  # uint32, the halves of each row's 64-bit seed
     samples_B: Any  # uint32, which stream of that seed
+    limits_B: Any  # int32, new tokens at most
     used_B: Any  # bool; the others are dummies
+
+
+# Fields of State.
+ROWS = ("first_B", "newest_B", "keys_B2", "tokens_BN", "logprobs_BN", "lengths_B", "limits_B", "done_B")
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["cache", "slot", "first_B", "newest_B", "keys_B2", "tokens_BN", "logprobs_BN", "lengths_B", "done_B"],
+    data_fields=["cache", "slot", *ROWS],
     meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +82,7 @@ class State:
     tokens_BN: jax.Array  # int32, new tokens
     logprobs_BN: jax.Array  # float32, of the same tokens under the plain softmax
     lengths_B: jax.Array  # int32, new tokens so far, the stop token included
+    limits_B: jax.Array  # int32, new tokens at most
     done_B: jax.Array  # bool; also rows without a prompt
 
     def on(self, mesh: Mesh | None) -> Self:
@@ -85,9 +90,6 @@ class State:
         rows = {name: getattr(self, name) for name in ROWS}
         placed = {name: constrain(x, ("batch", None)[: x.ndim], mesh) for name, x in rows.items()}
         return dataclasses.replace(self, cache=self.cache.on(mesh), slot=constrain(self.slot, (), mesh), **placed)
-
-
-ROWS = ("first_B", "newest_B", "keys_B2", "tokens_BN", "logprobs_BN", "lengths_B", "done_B")  # fields of State
 
 
 @functools.partial(
@@ -115,6 +117,7 @@ def empty(
         tokens_BN=jnp.zeros((rows, tokens), jnp.int32),
         logprobs_BN=jnp.zeros((rows, tokens), jnp.float32),
         lengths_B=jnp.zeros((rows,), jnp.int32),
+        limits_B=jnp.zeros((rows,), jnp.int32),
         done_B=jnp.ones((rows,), jnp.bool_),
     )
     return state.on(mesh)
@@ -154,6 +157,7 @@ def refill(state: State, fill: Fill, new: Cache, rows_R: jax.Array, *, copies: i
         newest_B=put(state.newest_B, fill.newest_U[sources_R]),
         keys_B2=put(state.keys_B2, row_keys(fill.seeds_B2, fill.samples_B)),
         lengths_B=put(state.lengths_B, 0),
+        limits_B=put(state.limits_B, fill.limits_B),
         done_B=put(state.done_B, False),
     )
     return filled.on(mesh)
@@ -211,7 +215,7 @@ def decode(
             tokens_BN=state.tokens_BN.at[rows_B, column_B].set(chosen_B, mode="drop"),
             logprobs_BN=state.logprobs_BN.at[rows_B, column_B].set(logprobs_B, mode="drop"),
             lengths_B=lengths_B,
-            done_B=state.done_B | stops_B | (lengths_B >= request.max_tokens),
+            done_B=state.done_B | stops_B | (lengths_B >= state.limits_B),
         )
 
     extended = jax.lax.while_loop(more, step, state)

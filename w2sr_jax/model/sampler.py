@@ -84,10 +84,10 @@ class Sampler:
         weights: Any,
         prompts: Sequence[Sequence[int]],
         streams: Sequence[tuple[int, int]],
+        limits: Sequence[int],
         *,
         batch: int,
         copies: int,
-        max_tokens: int,
         temperature: float,
         top_p: float,
         top_k: int,
@@ -100,20 +100,20 @@ class Sampler:
             weights: of `prepare`.
             prompts: token ids, none empty; the longest first, where there are more than `batch`.
             streams: (seed, sample) of each row, which decide its random stream.
+            limits: new tokens of each row at most.
             batch: prompts in the batch at once, a multiple of `ways`.
             on_row: called with each row's index and the row, soon after it is done.
         """
         stop_ids_K = np.full(max(8, 1 << len(stop_token_ids).bit_length()), -1, np.int32)
         stop_ids_K[: len(stop_token_ids)] = list(stop_token_ids)
         request = Request(
-            max_tokens=np.int32(max_tokens),
             temperature=np.float32(temperature),
             top_p=np.float32(top_p),
             top_k=np.int32(top_k),
             stop_ids_K=stop_ids_K,
         )
-        run = _Run(self, weights, prompts, streams, copies, request, on_row or (lambda index, row: None))
-        return run.all(batch, max_tokens)
+        run = _Run(self, weights, prompts, streams, limits, copies, request, on_row or (lambda index, row: None))
+        return run.all(batch)
 
     def _sharded(self, array: np.ndarray) -> Any:
         return array if self._mesh is None else place_rows(array, self._mesh, len(array))
@@ -132,18 +132,20 @@ class _Run:
         weights: Any,
         prompts: Sequence[Sequence[int]],
         streams: Sequence[tuple[int, int]],
+        limits: Sequence[int],
         copies: int,
         request: Request,
         on_row: OnRow,
     ):
         self._sampler, self._weights, self._request, self._on_row = sampler, weights, request, on_row
-        self._prompts, self._streams, self._copies = prompts, streams, copies
+        self._prompts, self._streams, self._limits, self._copies = prompts, streams, limits, copies
         self._sizes = buckets.ON_CPU if sampler._on_cpu else buckets.ELSEWHERE
         self._rows: dict[int, Row] = {}
         self._next = 0  # prompts that have been taken
 
-    def all(self, batch: int, max_tokens: int) -> list[Row]:
+    def all(self, batch: int) -> list[Row]:
         """Every row, in order."""
+        max_tokens = max(self._limits)
         width, held_B = self._width(self._prompts), np.full(batch * self._copies, -1)
         longest = buckets.cache_bucket(width + max_tokens)
         length = min(longest, self._sizes.cache(width))
@@ -190,7 +192,7 @@ class _Run:
 
     def _part(self, rows: int) -> int:
         """Rows of the next smaller batch; 0 where another compilation would not pay."""
-        pays = self._sampler.ways == 1 and self._request.max_tokens >= LONG
+        pays = self._sampler.ways == 1 and max(self._limits) >= LONG
         return self._sizes.smaller(rows) if pays else 0
 
     def _fewer(self, held_B: np.ndarray) -> int:
@@ -256,6 +258,8 @@ class _Run:
             prompts_UP[row, padding_U[row] :] = prompt[:-1]
         rows, first = batch * self._copies, self._next * self._copies
         seeds_B2, samples_B = np.zeros((rows, 2), np.uint32), np.zeros(rows, np.uint32)
+        limits_B = np.zeros(rows, np.int32)
+        limits_B[: count * self._copies] = self._limits[first : first + count * self._copies]
         for row, (seed, sample) in enumerate(self._streams[first : first + count * self._copies]):
             seeds_B2[row], samples_B[row] = (seed >> 32, seed & 0xFFFFFFFF), sample
         self._next += count
@@ -266,6 +270,7 @@ class _Run:
             newest_U=sharded(newest_U),
             seeds_B2=sharded(seeds_B2),
             samples_B=sharded(samples_B),
+            limits_B=sharded(limits_B),
             used_B=sharded(np.arange(rows) < count * self._copies),
         )
 

@@ -94,10 +94,10 @@ def decode_step(model: ModelConfig, dtype: str, mesh: Mesh, rows: int, slots: in
         tokens_BN=shape((rows, slots), jnp.int32),
         logprobs_BN=shape((rows, slots), jnp.float32),
         lengths_B=shape((rows,), jnp.int32),
+        limits_B=shape((rows,), jnp.int32),
         done_B=shape((rows,), jnp.bool_),
     )
     request = Request(
-        max_tokens=shape((), jnp.int32),
         temperature=shape((), jnp.float32),
         top_p=shape((), jnp.float32),
         top_k=shape((), jnp.int32),

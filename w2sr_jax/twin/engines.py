@@ -16,13 +16,14 @@ class JaxGenerate:
 
     Args:
         request: model (a directory), dtype, batch (sequences decoded together), prompts (token ids), loads (name ->
-            fields of Sampling, and prompts: how many of them it asks).
+            fields of Sampling, prompts: how many of them it asks, and limits, if each has its own).
     """
 
     def __init__(self, request: dict[str, Any]):
         self.prompts = request["prompts"]
         self.counts = {name: load["prompts"] for name, load in request["loads"].items()}
         self.loads = {name: sampling(load) for name, load in request["loads"].items()}
+        self.limits = {name: load.get("limits") for name, load in request["loads"].items()}
         self.engine = self.open(request)
 
     def open(self, request: dict[str, Any]) -> Generator:
@@ -35,7 +36,7 @@ class JaxGenerate:
     def generate(self, name: str) -> tuple[list[list[int]], float]:
         """(every answer's tokens, seconds)."""
         began = time.perf_counter()
-        found = self.engine.generate(self.prompts[: self.counts[name]], self.loads[name])
+        found = self.engine.generate(self.prompts[: self.counts[name]], self.loads[name], limits=self.limits[name])
         return [group[0].token_ids for group in found], time.perf_counter() - began
 
     def close(self) -> None:
@@ -51,7 +52,7 @@ class JaxGenerate:
 
 def sampling(load: dict[str, Any]) -> Sampling:
     """The engine's view of a load."""
-    fields = {name: value for name, value in load.items() if name != "prompts"}
+    fields = {name: value for name, value in load.items() if name not in ("prompts", "limits")}
     return Sampling(**(fields | {"stop_token_ids": tuple(load["stop_token_ids"])}))
 
 

@@ -66,11 +66,12 @@ def _requests(config: CompareConfig, vocab_size: int, threads: int) -> tuple[Req
         GREEDY: {"prompts": count, "max_tokens": new_tokens, "temperature": 0.0, "stop_token_ids": []}
     }
     if tail_count:
-        # A random model at temperature 1 is nearly uniform: so many stop tokens end an answer after `mean` on average.
-        stops = list(range(FIRST_TOKEN, vocab_size, mean))
+        # As if each token ended an answer with a chance of 1 in `mean`; every side's answers have the same lengths.
+        limits = np.minimum(rng.geometric(1 / mean, tail_count), most).tolist()
         lengths = f"long-tailed lengths (mean {mean}, at most {most})"
         named[TAIL] = f"{tail_count} prompts, {batch} together, {dtype}, sampled, {lengths}"
-        loads[TAIL] = {"prompts": tail_count, "max_tokens": most, "temperature": 1.0, "stop_token_ids": stops}
+        loads[TAIL] = {"prompts": tail_count, "max_tokens": most, "temperature": 1.0, "stop_token_ids": []}
+        loads[TAIL] |= {"limits": limits}
     common = {
         "model": str(config.sft.model),
         "dtype": dtype,

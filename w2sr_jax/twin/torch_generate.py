@@ -41,6 +41,7 @@ class TorchGenerate:
 
     def _answer(self, places: list[int], load: dict[str, Any]) -> list[list[int]]:
         prompts, stops = [self.prompts[place] for place in places], set(load["stop_token_ids"])
+        limits = [load["limits"][place] if "limits" in load else load["max_tokens"] for place in places]
         width = max(map(len, prompts))
         tokens = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts], device=self.device)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self.device)
@@ -49,15 +50,15 @@ class TorchGenerate:
             found = self.model.generate(
                 tokens,
                 attention_mask=mask,
-                max_new_tokens=load["max_tokens"],
+                max_new_tokens=max(limits),
                 pad_token_id=0,
                 **({"eos_token_id": sorted(stops)} if stops else {}),
                 **(sampled if load["temperature"] else {"do_sample": False}),
             )
         answers = []
-        for row in found[:, width:].tolist():
-            end = next((i + 1 for i, token in enumerate(row) if token in stops), len(row))
-            answers.append(row[:end])
+        for row, limit in zip(found[:, width:].tolist(), limits, strict=True):
+            end = next((i + 1 for i, token in enumerate(row) if token in stops), limit)
+            answers.append(row[: min(end, limit)])
         return answers
 
     def describe(self) -> dict[str, Any]:
