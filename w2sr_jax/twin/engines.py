@@ -16,7 +16,7 @@ class JaxGenerate:
 
     Args:
         request: model (a directory), dtype, batch (sequences decoded together), prompts (token ids), loads (name ->
-            fields of Sampling, prompts: how many of them it asks, and limits, if each has its own).
+            max_tokens, temperature, prompts: how many of them it asks, and limits, if each has its own).
     """
 
     def __init__(self, request: dict[str, Any]):
@@ -52,8 +52,7 @@ class JaxGenerate:
 
 def sampling(load: dict[str, Any]) -> Sampling:
     """The engine's view of a load."""
-    fields = {name: value for name, value in load.items() if name not in ("prompts", "limits")}
-    return Sampling(**(fields | {"stop_token_ids": tuple(load["stop_token_ids"])}))
+    return Sampling(max_tokens=load["max_tokens"], temperature=load["temperature"])
 
 
 class VllmGenerate(JaxGenerate):

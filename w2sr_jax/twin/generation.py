@@ -62,16 +62,13 @@ def _requests(config: CompareConfig, vocab_size: int, threads: int) -> tuple[Req
         for _ in range(max(count, tail_count))
     ]
     named = {GREEDY: f"{count} prompts, {batch} together, {new_tokens} tokens, {dtype}, greedy, one length"}
-    loads: dict[str, dict[str, Any]] = {
-        GREEDY: {"prompts": count, "max_tokens": new_tokens, "temperature": 0.0, "stop_token_ids": []}
-    }
+    loads: dict[str, dict[str, Any]] = {GREEDY: {"prompts": count, "max_tokens": new_tokens, "temperature": 0.0}}
     if tail_count:
         # As if each token ended an answer with a chance of 1 in `mean`; every side's answers have the same lengths.
         limits = np.minimum(rng.geometric(1 / mean, tail_count), most).tolist()
         lengths = f"long-tailed lengths (mean {mean}, at most {most})"
         named[TAIL] = f"{tail_count} prompts, {batch} together, {dtype}, sampled, {lengths}"
-        loads[TAIL] = {"prompts": tail_count, "max_tokens": most, "temperature": 1.0, "stop_token_ids": []}
-        loads[TAIL] |= {"limits": limits}
+        loads[TAIL] = {"prompts": tail_count, "max_tokens": most, "temperature": 1.0, "limits": limits}
     common = {
         "model": str(config.sft.model),
         "dtype": dtype,

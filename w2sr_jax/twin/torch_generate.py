@@ -24,7 +24,7 @@ class TorchGenerate:
         self.model: Any = transformers.AutoModelForCausalLM.from_pretrained(
             request["model"], dtype=getattr(torch, request["dtype"]), attn_implementation="sdpa"
         )
-        self.model.generation_config.eos_token_id = None  # the request alone says what stops an answer
+        self.model.generation_config.eos_token_id = None  # an answer ends at its limit alone
         self.model.eval().to(self.device)
 
     def generate(self, name: str) -> tuple[list[list[int]], float]:
@@ -40,7 +40,7 @@ class TorchGenerate:
         return answers, time.perf_counter() - began
 
     def _answer(self, places: list[int], load: dict[str, Any]) -> list[list[int]]:
-        prompts, stops = [self.prompts[place] for place in places], set(load["stop_token_ids"])
+        prompts = [self.prompts[place] for place in places]
         limits = [load["limits"][place] if "limits" in load else load["max_tokens"] for place in places]
         width = max(map(len, prompts))
         tokens = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts], device=self.device)
@@ -52,14 +52,9 @@ class TorchGenerate:
                 attention_mask=mask,
                 max_new_tokens=max(limits),
                 pad_token_id=0,
-                **({"eos_token_id": sorted(stops)} if stops else {}),
                 **(sampled if load["temperature"] else {"do_sample": False}),
             )
-        answers = []
-        for row, limit in zip(found[:, width:].tolist(), limits, strict=True):
-            end = next((i + 1 for i, token in enumerate(row) if token in stops), limit)
-            answers.append(row[: min(end, limit)])
-        return answers
+        return [row[:limit] for row, limit in zip(found[:, width:].tolist(), limits, strict=True)]
 
     def describe(self) -> dict[str, Any]:
         """What ran."""
