@@ -10,6 +10,7 @@ is twice as fast on CPU as a 5-dimensional einsum and keeps B and K apart, so th
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -28,11 +29,13 @@ def attention(
     v_BTKH: jax.Array,
     *,
     segment_ids_BT: jax.Array | None = None,
+    q_scaled: bool = False,
     in_parts: bool = False,
 ) -> jax.Array:
     """Softmax attention, scaled by 1/sqrt(H), causal: a query sees the tokens up to itself, of its own segment.
 
     Args:
+        q_scaled: queries have been multiplied with that.
         in_parts: some key heads of some rows after the others, so that the scores of a block of queries stay in a
             CPU's cache. Neither rows nor heads may be sharded then.
 
@@ -41,9 +44,15 @@ def attention(
     """
     B, T, N, H = q_BTNH.shape
     K = k_BTKH.shape[2]
+    if not q_scaled:
+        q_BTNH = (q_BTNH.astype(jnp.float32) * H**-0.5).astype(q_BTNH.dtype)
     q_BKGTH = q_BTNH.reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4)
     k_BKTH, v_BKTH = k_BTKH.transpose(0, 2, 1, 3), v_BTKH.transpose(0, 2, 1, 3)
-    out_BKGTH = (_in_parts if in_parts else _causal)(q_BKGTH, k_BKTH, v_BKTH, segment_ids_BT)
+    out_BKGTH = (
+        _in_parts(q_BKGTH, k_BKTH, v_BKTH, segment_ids_BT)
+        if in_parts
+        else _causal(q_BKGTH, k_BKTH, v_BKTH, segment_ids_BT, False)
+    )
     return out_BKGTH.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
 
 
@@ -93,9 +102,9 @@ def _hidden(length: int, segment_ids_BT: jax.Array | None) -> Callable[[slice], 
 
     if segment_ids_BT is not None:
         return lambda block: jax.lax.optimization_barrier(
-            added(_visible(block, segment_ids_BT, keys_first=True))[:, None, :, None]
+            added(_visible(block, slice(0, block.stop), segment_ids_BT, keys_first=True))[:, None, :, None]
         )
-    own_St = added(_visible(slice(0, size), None, keys_first=True))
+    own_St = added(_visible(slice(0, size), slice(0, size), None, keys_first=True))
     all_St = jax.lax.optimization_barrier(jnp.pad(own_St, ((last, 0), (0, 0))))
 
     def cut(block: slice) -> jax.Array:
@@ -105,14 +114,14 @@ def _hidden(length: int, segment_ids_BT: jax.Array | None) -> Callable[[slice], 
     return cut
 
 
-def _visible(block: slice, segment_ids_BT: jax.Array | None, *, keys_first: bool = False) -> jax.Array:
-    """Which keys up to a block's end its queries see: bool [t, S], with segments [B, t, S]; or with S before t."""
+def _visible(queries: slice, keys: slice, segment_ids_BT: jax.Array | None, *, keys_first: bool = False) -> jax.Array:
+    """Which of the keys each of the queries sees: bool [t, S], with segments [B, t, S]; or with S before t."""
     before, after = (..., slice(None), None), (..., None, slice(None))
     t, S = (after, before) if keys_first else (before, after)
-    positions = jnp.arange(block.stop)
-    mask = positions[block][t] >= positions[S]
+    positions = jnp.arange(max(queries.stop, keys.stop))
+    mask = positions[queries][t] >= positions[keys][S]
     if segment_ids_BT is not None:
-        mask &= segment_ids_BT[:, block][t] == segment_ids_BT[:, : block.stop][S]
+        mask &= segment_ids_BT[:, queries][t] == segment_ids_BT[:, keys][S]
     return mask
 
 
@@ -120,12 +129,18 @@ def _product(subscripts: str, x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.einsum(subscripts, x, y, preferred_element_type=jnp.float32)
 
 
-@jax.custom_vjp
-def _causal(q_BKGTH: jax.Array, k_BKTH: jax.Array, v_BKTH: jax.Array, segment_ids_BT: jax.Array | None) -> jax.Array:
-    return _forward(q_BKGTH, k_BKTH, v_BKTH, segment_ids_BT)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _causal(
+    q_BKGTH: jax.Array, k_BKTH: jax.Array, v_BKTH: jax.Array, segment_ids_BT: jax.Array | None, on_one_cpu: bool
+) -> jax.Array:
+    return _forward(q_BKGTH, k_BKTH, v_BKTH, segment_ids_BT, on_one_cpu)[0]
 
 
-def _forward(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids_BT: jax.Array | None) -> tuple[jax.Array, Any]:
+def _forward(
+    q: jax.Array, k: jax.Array, v: jax.Array, segment_ids_BT: jax.Array | None, on_one_cpu: bool
+) -> tuple[jax.Array, Any]:
+    """Without segments the keys before a block's own are apart from these: they need no mask, a pass over scores."""
+    del on_one_cpu
     B, K, G, T, H = q.shape
     outs: list[jax.Array] = []
     logsumexps = []
@@ -133,22 +148,29 @@ def _forward(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids_BT: jax.Array
         q_b = _rows(q, block)
         if outs:  # one block after the other: XLA would compute all scores before it uses any
             q_b, outs[-1] = jax.lax.optimization_barrier((q_b, outs[-1]))
-        mask = _visible(block, segment_ids_BT)
-        mask = mask if segment_ids_BT is None else mask[:, None, None]
-        scores_BKrS = _product("bkrh,bksh->bkrs", q_b, k[:, :, : block.stop]) * H**-0.5
-        scores = jnp.where(mask, scores_BKrS.reshape(B, K, G, -1, block.stop), MASKED)
-        top_BKGt = jnp.max(scores, axis=-1)
-        weights = jnp.exp(scores - top_BKGt[..., None])
-        total_BKGt = jnp.sum(weights, axis=-1)
-        weights_BKrS = weights.astype(v.dtype).reshape(scores_BKrS.shape)
-        out = _product("bkrs,bksh->bkrh", weights_BKrS, v[:, :, : block.stop]).reshape(B, K, G, -1, H)
-        outs.append((out / total_BKGt[..., None]).astype(v.dtype))
+        if segment_ids_BT is None:
+            parts = [keys for keys in (slice(0, block.start), block) if keys.stop > keys.start]
+            mask = _visible(block, block, None)
+        else:
+            parts = [slice(0, block.stop)]
+            mask = _visible(block, parts[0], segment_ids_BT)[:, None, None]
+        scores = [
+            _product("bkrh,bksh->bkrs", q_b, k[:, :, keys]).reshape(B, K, G, block.stop - block.start, -1)
+            for keys in parts
+        ]
+        scores[-1] = jnp.where(mask, scores[-1], MASKED)
+        top_BKGt = functools.reduce(jnp.maximum, [jnp.max(x, axis=-1) for x in scores])
+        weights = [jnp.exp(x - top_BKGt[..., None]) for x in scores]
+        total_BKGt = sum(jnp.sum(x, axis=-1) for x in weights)
+        weights = [x.reshape(*q_b.shape[:3], -1).astype(v.dtype) for x in weights]
+        out_BKrH = sum(_product("bkrs,bksh->bkrh", x, v[:, :, keys]) for x, keys in zip(weights, parts))
+        outs.append((out_BKrH.reshape(B, K, G, -1, H) / total_BKGt[..., None]).astype(v.dtype))
         logsumexps.append(top_BKGt + jnp.log(total_BKGt))
     out_BKGTH = jnp.concatenate(outs, axis=3)
     return out_BKGTH, (q, k, v, segment_ids_BT, out_BKGTH, jnp.concatenate(logsumexps, axis=3))
 
 
-def _backward(residuals: Any, dout: jax.Array) -> tuple[Any, ...]:
+def _backward(on_one_cpu: bool, residuals: Any, dout: jax.Array) -> tuple[Any, ...]:
     """The gradients of `_causal`.
 
     Scores have keys before queries here, and q's gradient is computed transposed. So the left side of no matmul is
@@ -161,19 +183,33 @@ def _backward(residuals: Any, dout: jax.Array) -> tuple[Any, ...]:
     k_BKHT = jax.lax.optimization_barrier(k.swapaxes(2, 3))
     dqs, dk, dv = [], jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
     hidden = _hidden(T, segment_ids_BT)
+    less = _less_in_the_product if on_one_cpu and q.dtype == jnp.float32 else _less
     for block in _blocks(T):
         k_b, v_b = k[:, :, : block.stop], v[:, :, : block.stop]
         q_b, dout_b, dk, dv = jax.lax.optimization_barrier((_rows(q, block), _rows(dout, block), dk, dv))
-        scores_BKSr = _product("bksh,bkrh->bksr", k_b, q_b)
-        scores = scores_BKSr.reshape(B, K, block.stop, G, -1) * H**-0.5 + hidden(block)
-        weights = jnp.exp(scores - logsumexp_BKGT[:, :, None, :, block]).reshape(scores_BKSr.shape)
-        dscores = weights * (_product("bksh,bkrh->bksr", v_b, dout_b) - _rows(mean_BKGT, block)[:, :, None])
-        dscores = (dscores * H**-0.5).astype(q.dtype)
+        scores_BKSr = less(k_b, q_b, _rows(logsumexp_BKGT, block))
+        weights = jnp.exp(scores_BKSr.reshape(B, K, block.stop, G, -1) + hidden(block)).reshape(scores_BKSr.shape)
+        dscores = (weights * less(v_b, dout_b, _rows(mean_BKGT, block))).astype(q.dtype)
         dq_BKHr = _product("bkhs,bksr->bkhr", k_BKHT[..., : block.stop], dscores)
         dqs.append(dq_BKHr.astype(q.dtype).swapaxes(2, 3).reshape(B, K, G, -1, H))
         dk = dk.at[:, :, : block.stop].add(_product("bksr,bkrh->bksh", dscores, q_b))
         dv = dv.at[:, :, : block.stop].add(_product("bksr,bkrh->bksh", weights.astype(v.dtype), dout_b))
     return jnp.concatenate(dqs, axis=3), dk.astype(k.dtype), dv.astype(v.dtype), None
+
+
+def _less(x_BKSH: jax.Array, y_BKrH: jax.Array, number_BKr: jax.Array) -> jax.Array:
+    """x y^T less a number for each row of y, [B, K, S, r]."""
+    return _product("bksh,bkrh->bksr", x_BKSH, y_BKrH) - number_BKr[:, :, None]
+
+
+def _less_in_the_product(x_BKSH: jax.Array, y_BKrH: jax.Array, number_BKr: jax.Array) -> jax.Array:
+    """`_less` by one more column of x and of y, where products are of float32 in full: it saves a pass over scores."""
+    ones_BKS = jnp.ones(x_BKSH.shape[:3], x_BKSH.dtype)
+    x, y = (
+        jnp.concatenate([part, column[..., None]], axis=-1)
+        for part, column in ((x_BKSH, ones_BKS), (y_BKrH, -number_BKr))
+    )
+    return _product("bksh,bkrh->bksr", x, y)
 
 
 def _rows(x_BKGTX: jax.Array, block: slice) -> jax.Array:
@@ -191,7 +227,7 @@ def _in_parts(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids_BT: jax.Arra
     pairs, each = B * K, G * (_blocks(T)[0].stop) * T
     size = max(n for n in range(1, pairs + 1) if pairs % n == 0 and (n == 1 or n * each <= PART))
     if size == pairs:
-        return _causal(q, k, v, segment_ids_BT)
+        return _causal(q, k, v, segment_ids_BT, True)
 
     def split(x: jax.Array, *shape: int) -> jax.Array:
         return x.reshape(pairs // size, size, *shape)
@@ -199,4 +235,4 @@ def _in_parts(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids_BT: jax.Arra
     if segment_ids_BT is not None:
         segment_ids_BT = split(jnp.repeat(segment_ids_BT, K, axis=0), T)
     parts = split(q, 1, G, T, H), split(k, 1, T, H), split(v, 1, T, H), segment_ids_BT
-    return jax.lax.map(lambda part: _causal(*part), parts).reshape(q.shape)
+    return jax.lax.map(lambda part: _causal(*part, True), parts).reshape(q.shape)

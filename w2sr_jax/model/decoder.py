@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
-from w2sr_jax.core.mesh import LogicalAxis, constrain
+from w2sr_jax.core.mesh import LogicalAxis, constrain, on_one_cpu
 from w2sr_jax.model.attention import decode_attention
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.embedding import embed
@@ -250,7 +250,10 @@ class Decoder(nnx.Module):
         if positions_BT is None:
             positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
         x_BTD = embed(self.embed[...], tokens_BT, self.dtype, mesh)
-        return constrain(x_BTD, ("batch", "length", "act_embed"), mesh), rope_tables(self.config, positions_BT)
+        tables = rope_tables(self.config, positions_BT)
+        if on_one_cpu(mesh):  # where XLA computes them again for every layer
+            tables = jax.lax.optimization_barrier(tables)
+        return constrain(x_BTD, ("batch", "length", "act_embed"), mesh), tables
 
     def _attend(
         self, shape: tuple[int, ...], segment_ids_BT: jax.Array | None, mesh: Mesh | None, row_examples: int = 0

@@ -48,9 +48,9 @@ def pick(
 def query_scale(form: str, width: int) -> float:
     """What queries of H = `width` are to be multiplied with before they are rounded to bfloat16.
 
-    Splash does not scale scores; H^-0.5 that comes after the rotation would round them twice.
+    Neither Splash nor blocks scale scores; H^-0.5 that comes after the rotation would round them twice.
     """
-    return width**-0.5 if form == "splash" else 1.0
+    return width**-0.5 if form in ("splash", "dense") else 1.0
 
 
 def attention(
@@ -76,7 +76,9 @@ def attention(
     form = pick(form, q_BTNH.shape, k_BTKH.shape[2], mesh, q_BTNH.dtype, row_examples)
     if form == "dense":
         in_parts = on_one_cpu(mesh)
-        out_BTNH = blocks.attention(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT=segment_ids_BT, in_parts=in_parts)
+        out_BTNH = blocks.attention(
+            q_BTNH, k_BTKH, v_BTKH, segment_ids_BT=segment_ids_BT, q_scaled=q_scaled, in_parts=in_parts
+        )
         return checkpoint_name(out_BTNH, ATTENTION)
     if form == "cudnn":
         from w2sr_jax.model.kernels.cudnn import cudnn_attention
