@@ -48,11 +48,8 @@ def attention(
         q_BTNH = (q_BTNH.astype(jnp.float32) * H**-0.5).astype(q_BTNH.dtype)
     q_BKGTH = q_BTNH.reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4)
     k_BKTH, v_BKTH = k_BTKH.transpose(0, 2, 1, 3), v_BTKH.transpose(0, 2, 1, 3)
-    out_BKGTH = (
-        _in_parts(q_BKGTH, k_BKTH, v_BKTH, segment_ids_BT)
-        if in_parts
-        else _causal(q_BKGTH, k_BKTH, v_BKTH, segment_ids_BT, False)
-    )
+    run = _in_parts if in_parts else functools.partial(_causal, on_one_cpu=False)
+    out_BKGTH = run(q_BKGTH, k_BKTH, v_BKTH, segment_ids_BT)
     return out_BKGTH.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
 
 
@@ -140,7 +137,7 @@ def _forward(
     q: jax.Array, k: jax.Array, v: jax.Array, segment_ids_BT: jax.Array | None, on_one_cpu: bool
 ) -> tuple[jax.Array, Any]:
     """Without segments the keys before a block's own are apart from these: they need no mask, a pass over scores."""
-    del on_one_cpu
+    del on_one_cpu  # of the backward pass
     B, K, G, T, H = q.shape
     outs: list[jax.Array] = []
     logsumexps = []
@@ -161,9 +158,10 @@ def _forward(
         scores[-1] = jnp.where(mask, scores[-1], MASKED)
         top_BKGt = functools.reduce(jnp.maximum, [jnp.max(x, axis=-1) for x in scores])
         weights = [jnp.exp(x - top_BKGt[..., None]) for x in scores]
-        total_BKGt = sum(jnp.sum(x, axis=-1) for x in weights)
+        total_BKGt = functools.reduce(jnp.add, [jnp.sum(x, axis=-1) for x in weights])
         weights = [x.reshape(*q_b.shape[:3], -1).astype(v.dtype) for x in weights]
-        out_BKrH = sum(_product("bkrs,bksh->bkrh", x, v[:, :, keys]) for x, keys in zip(weights, parts))
+        outs_BKrH = [_product("bkrs,bksh->bkrh", x, v[:, :, keys]) for x, keys in zip(weights, parts)]
+        out_BKrH = functools.reduce(jnp.add, outs_BKrH)
         outs.append((out_BKrH.reshape(B, K, G, -1, H) / total_BKGt[..., None]).astype(v.dtype))
         logsumexps.append(top_BKGt + jnp.log(total_BKGt))
     out_BKGTH = jnp.concatenate(outs, axis=3)
