@@ -22,7 +22,7 @@ from w2sr_jax.learn.losses import MAX_METRICS
 from w2sr_jax.learn.optim import learning_rate, make_optimizer
 from w2sr_jax.learn.rollout import bucket, pad_rollout
 from w2sr_jax.learn.state import TrainState, abstract_state, init_state, load_model, place_batch, place_rate
-from w2sr_jax.learn.step import RolloutBatch, Step, make_grpo_step, make_logprob_fn
+from w2sr_jax.learn.step import RolloutBatch, Step, make_grpo_step, make_logprob_fn, settled
 from w2sr_jax.model import hf
 
 
@@ -89,14 +89,14 @@ class Policy:
         parts = self._minibatches(rollout)
         updates = updates_per_rollout(config)
         if updates > 1:
-            parts = [replace(p, old_logprobs_BT=self.logprobs(self.state.params, p)) for p in parts]
+            parts = [replace(p, old_logprobs_BT=settled(self.logprobs(self.state.params, p))) for p in parts]
         clock.lap("old_logprobs_seconds", parts)
         if self.reference is not None:
-            parts = [replace(p, ref_logprobs_BT=self.logprobs(self.reference, p)) for p in parts]
+            parts = [replace(p, ref_logprobs_BT=settled(self.logprobs(self.reference, p))) for p in parts]
         clock.lap("reference_seconds", parts)
         for part in parts * config.epochs_per_step:
             rate = learning_rate(config.optimizer, done * updates + len(values), config.steps * updates)
-            self.state, metrics = self.step(self.state, part, place_rate(rate, self.mesh))
+            self.state, metrics = settled(self.step(self.state, part, place_rate(rate, self.mesh)))
             values.append(metrics)
         fetched = jax.device_get(values)
         clock.lap("gradient_seconds", self.state)

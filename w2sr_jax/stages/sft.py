@@ -27,7 +27,7 @@ from w2sr_jax.data.pipeline import make_pipeline
 from w2sr_jax.learn.checkpoint import Checkpointer
 from w2sr_jax.learn.optim import learning_rate, make_optimizer
 from w2sr_jax.learn.state import abstract_state, init_state, load_model, place_batch, place_rate
-from w2sr_jax.learn.step import make_sft_step
+from w2sr_jax.learn.step import make_sft_step, settled
 from w2sr_jax.model import hf
 from w2sr_jax.model.flops import flops_shape
 
@@ -75,7 +75,7 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
                 metrics["loss"] = extra.get("loss", math.nan)  # should only the export be missing
                 logging.info("resuming at step %d of %d", start, total)
 
-            # ---- steps: metrics are fetched one step late, so that the device never waits for the host
+            # ---- steps: metrics are fetched one step late, so that an accelerator never waits for the host
             with (
                 MetricWriter(root, start) as writer,
                 Progress(total, f"{root.name}: sft") as progress,
@@ -113,12 +113,14 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
                     with profile.step(step, meter, settle=write_pending):
                         with meter.part("data_wait_seconds", running=pending and pending[1]):
                             batch = place_batch(next(pipeline), mesh, rows)
-                        state, values = train_step(state, batch, place_rate(rate, mesh))
+                        state, values = settled(train_step(state, batch, place_rate(rate, mesh)))
                         write_pending()
                         tokens += (count := pipeline.batch_tokens)
                         flops += (done := cost.train_flops(tokens=count, context=pipeline.batch_context, **shape))
                         padded = rows * config.data.max_length
                         pending = step, values, Work(tokens=count, padded_tokens=padded, flops=done)
+                        if jax.default_backend() == "cpu":  # the step is over
+                            write_pending()
                     every = config.checkpoint.every_steps
                     if (every and (step + 1) % every == 0) or step + 1 == total:
                         save(step + 1)

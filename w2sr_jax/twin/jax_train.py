@@ -19,7 +19,7 @@ from w2sr_jax.core.stage_config import GRPOLossConfig, TrainConfig
 from w2sr_jax.data.pack import Batch
 from w2sr_jax.learn.optim import learning_rate, make_optimizer
 from w2sr_jax.learn.state import init_state, shard_batch
-from w2sr_jax.learn.step import RolloutBatch, make_grpo_step, make_logprob_fn, make_sft_step
+from w2sr_jax.learn.step import RolloutBatch, make_grpo_step, make_logprob_fn, make_sft_step, settled
 from w2sr_jax.model import hf
 from w2sr_jax.twin.dump import groups, read_arrays, read_batch, write_arrays
 
@@ -63,7 +63,7 @@ class JaxSFT:
         arrays = read_batch(self.batches, number)
         rate = learning_rate(self.optimizer, min(number, self.total - 1), self.total)
         began = time.perf_counter()
-        self.state, metrics = self.run(self.state, self.batch(arrays), rate)
+        self.state, metrics = settled(self.run(self.state, self.batch(arrays), rate))
         jax.block_until_ready(self.state)
         seconds = time.perf_counter() - began
         return float(metrics["loss"]), float(metrics["grad_norm"]), seconds
@@ -104,7 +104,7 @@ class JaxGRPO(JaxSFT):
 
     def batch(self, arrays: dict[str, np.ndarray]) -> Any:
         one = self.place(rollout(arrays))
-        return dataclasses.replace(one, ref_logprobs_BT=self.logprobs(self.reference, one))
+        return dataclasses.replace(one, ref_logprobs_BT=settled(self.logprobs(self.reference, one)))
 
 
 def rollout(arrays: dict[str, np.ndarray]) -> RolloutBatch:
