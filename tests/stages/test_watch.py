@@ -15,6 +15,7 @@ from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.metrics import read_metrics
 from w2sr_jax.core.runtime import run
 from w2sr_jax.learn import policy
+from w2sr_jax.learn import step as learn_step
 from w2sr_jax.stages import grpo, sft
 
 EVERY_STEP = {
@@ -85,7 +86,11 @@ def test_eight_cpu_devices_are_one_chip(files, tmp_path):
     assert all(row["tokens_per_second"] == row["tokens_per_second_per_chip"] for row in read_metrics(tmp_path))
 
 
-def test_the_host_fetches_a_step_only_after_it_has_sent_the_next(files, tmp_path, monkeypatch):
+@pytest.mark.parametrize("accelerator", [True, False])
+def test_an_accelerator_has_the_next_step_before_the_host_fetches_one(accelerator, files, tmp_path, monkeypatch):
+    if accelerator:
+        monkeypatch.setattr(sft, "one_at_a_time", lambda: False)
+        monkeypatch.setattr(learn_step, "one_at_a_time", lambda: False)
     sent, order, make, get = [], [], sft.make_sft_step, jax.device_get
 
     def made(*args):
@@ -109,7 +114,11 @@ def test_the_host_fetches_a_step_only_after_it_has_sent_the_next(files, tmp_path
     config = train(files, steps=5)
     config = dataclasses.replace(config, checkpoint=dataclasses.replace(config.checkpoint, every_steps=0))
     sft.main(config, str(tmp_path))
-    assert order == ["sent 0", *(text for i in range(4) for text in (f"sent {i + 1}", f"fetched {i}")), "fetched 4"]
+    if accelerator:
+        later = [text for i in range(4) for text in (f"sent {i + 1}", f"fetched {i}")]
+        assert order == ["sent 0", *later, "fetched 4"]
+    else:
+        assert order == [text for i in range(5) for text in (f"sent {i}", f"fetched {i}")]
 
 
 def test_a_profile_of_some_sft_steps(files, tmp_path, caplog):

@@ -40,6 +40,7 @@ __all__ = [
     "make_grpo_step",
     "make_logprob_fn",
     "make_sft_step",
+    "one_at_a_time",
     "settled",
     "shard_batch",
     "tree_shardings",
@@ -52,14 +53,21 @@ LossShare = Callable[[Any, Any, Any], tuple[jax.Array, Metrics]]
 Accumulation = tuple[int, str]  # microbatches, dtype of the sum of their gradients
 
 
-def settled[Results](results: Results) -> Results:
-    """What a step returned; on a CPU once it is there, and the step's temporary memory is free.
+def one_at_a_time() -> bool:
+    """Whether a step is to be over before the next one is sent: on a CPU, which has nothing to do beside it.
 
-    A CPU has nothing to do beside a step, and the next one would not wait for that memory but take more. XLA frees it a
-    moment after it says that results are there: its thread gets a core for that if this one sleeps for a thousandth of
-    the step's time. An accelerator is not waited for.
+    Two steps under way would have the temporary memory of both. An accelerator always has the next step in its queue.
     """
-    if jax.default_backend() == "cpu":
+    return jax.default_backend() == "cpu"
+
+
+def settled[Results](results: Results) -> Results:
+    """What a step returned; if there is to be one at a time, once it is there and the step's temporary memory is free.
+
+    XLA frees that a moment after it says that results are there: its thread gets a core for it if this one sleeps for
+    a thousandth of the step's time.
+    """
+    if one_at_a_time():
         began = time.perf_counter()
         jax.block_until_ready(results)
         time.sleep((time.perf_counter() - began) / 1000)

@@ -27,7 +27,7 @@ from w2sr_jax.data.pipeline import make_pipeline
 from w2sr_jax.learn.checkpoint import Checkpointer
 from w2sr_jax.learn.optim import learning_rate, make_optimizer
 from w2sr_jax.learn.state import abstract_state, init_state, load_model, place_batch, place_rate
-from w2sr_jax.learn.step import make_sft_step, settled
+from w2sr_jax.learn.step import make_sft_step, one_at_a_time, settled
 from w2sr_jax.model import hf
 from w2sr_jax.model.flops import flops_shape
 
@@ -119,7 +119,7 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
                         flops += (done := cost.train_flops(tokens=count, context=pipeline.batch_context, **shape))
                         padded = rows * config.data.max_length
                         pending = step, values, Work(tokens=count, padded_tokens=padded, flops=done)
-                        if jax.default_backend() == "cpu":  # the step is over
+                        if one_at_a_time():
                             write_pending()
                     every = config.checkpoint.every_steps
                     if (every and (step + 1) % every == 0) or step + 1 == total:
