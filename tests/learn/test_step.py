@@ -17,7 +17,7 @@ from w2sr_jax.core.stage_config import GRPOLossConfig
 from w2sr_jax.learn import chunked, step
 from w2sr_jax.learn.losses import nll_sum
 from w2sr_jax.learn.optim import make_optimizer
-from w2sr_jax.learn.step import init_state, make_grpo_step, make_logprob_fn, make_sft_step, settled
+from w2sr_jax.learn.step import init_state, make_grpo_step, make_logprob_fn, make_sft_step
 from w2sr_jax.model.decoder import Decoder
 
 OPTIMIZER = OptimizerConfig(weight_decay=0.01)
@@ -199,14 +199,3 @@ def test_options_that_contradict_each_other_are_refused(model, train):
         make_grpo_step(graphdef, OPTIMIZER, GRPOLossConfig(aggregate="constant"), train())
     with pytest.raises(UsageError, match="temperature"):
         make_grpo_step(graphdef, OPTIMIZER, GRPOLossConfig(tis_cap=2.0), train(), temperature=0.7)
-
-
-def test_a_settled_step_is_over():
-    @jax.jit
-    def long_step(x):
-        return {"y": jax.lax.fori_loop(0, 200, lambda _, y: jnp.sin(x @ y), x)}
-
-    x = jnp.eye(500)
-    jax.block_until_ready(long_step(x))
-    assert not long_step(x)["y"].is_ready()  # or nothing is shown here
-    assert settled(long_step(x))["y"].is_ready()

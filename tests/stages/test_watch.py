@@ -14,8 +14,7 @@ from w2sr_jax.core.config import MeshConfig
 from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.metrics import read_metrics
 from w2sr_jax.core.runtime import run
-from w2sr_jax.learn import policy
-from w2sr_jax.learn import step as learn_step
+from w2sr_jax.learn import pace, policy
 from w2sr_jax.stages import grpo, sft
 
 EVERY_STEP = {
@@ -87,10 +86,10 @@ def test_eight_cpu_devices_are_one_chip(files, tmp_path):
 
 
 @pytest.mark.parametrize("accelerator", [True, False])
-def test_an_accelerator_has_the_next_step_before_the_host_fetches_one(accelerator, files, tmp_path, monkeypatch):
+def test_the_host_fetches_a_step_after_the_next_is_sent_and_on_a_cpu_before(accelerator, files, tmp_path, monkeypatch):
     if accelerator:
         monkeypatch.setattr(sft, "one_at_a_time", lambda: False)
-        monkeypatch.setattr(learn_step, "one_at_a_time", lambda: False)
+        monkeypatch.setattr(pace, "one_at_a_time", lambda: False)
     sent, order, make, get = [], [], sft.make_sft_step, jax.device_get
 
     def made(*args):

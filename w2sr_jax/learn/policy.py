@@ -20,9 +20,10 @@ from w2sr_jax.core.mesh import batch_ways
 from w2sr_jax.core.stage_config import GRPOConfig
 from w2sr_jax.learn.losses import MAX_METRICS
 from w2sr_jax.learn.optim import learning_rate, make_optimizer
+from w2sr_jax.learn.pace import settled
 from w2sr_jax.learn.rollout import bucket, pad_rollout
 from w2sr_jax.learn.state import TrainState, abstract_state, init_state, load_model, place_batch, place_rate
-from w2sr_jax.learn.step import RolloutBatch, Step, make_grpo_step, make_logprob_fn, settled
+from w2sr_jax.learn.step import RolloutBatch, Step, make_grpo_step, make_logprob_fn
 from w2sr_jax.model import hf
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -40,8 +39,6 @@ __all__ = [
     "make_grpo_step",
     "make_logprob_fn",
     "make_sft_step",
-    "one_at_a_time",
-    "settled",
     "shard_batch",
     "tree_shardings",
 ]
@@ -51,27 +48,6 @@ Step = Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
 # (params, microbatch, whole batch) -> (share of the loss, shares of the metrics)
 LossShare = Callable[[Any, Any, Any], tuple[jax.Array, Metrics]]
 Accumulation = tuple[int, str]  # microbatches, dtype of the sum of their gradients
-
-
-def one_at_a_time() -> bool:
-    """Whether a step is to be over before the next one is sent: on a CPU, which has nothing to do beside it.
-
-    Two steps under way would have the temporary memory of both. An accelerator always has the next step in its queue.
-    """
-    return jax.default_backend() == "cpu"
-
-
-def settled[Results](results: Results) -> Results:
-    """What a step returned; if there is to be one at a time, once it is there and the step's temporary memory is free.
-
-    XLA frees that a moment after it says that results are there: its thread gets a core for it if this one sleeps for
-    a thousandth of the step's time.
-    """
-    if one_at_a_time():
-        began = time.perf_counter()
-        jax.block_until_ready(results)
-        time.sleep((time.perf_counter() - began) / 1000)
-    return results
 
 
 @jax.tree_util.register_dataclass

@@ -26,8 +26,9 @@ from w2sr_jax.data.chat import load_tokenizer
 from w2sr_jax.data.pipeline import make_pipeline
 from w2sr_jax.learn.checkpoint import Checkpointer
 from w2sr_jax.learn.optim import learning_rate, make_optimizer
+from w2sr_jax.learn.pace import one_at_a_time, settled
 from w2sr_jax.learn.state import abstract_state, init_state, load_model, place_batch, place_rate
-from w2sr_jax.learn.step import make_sft_step, one_at_a_time, settled
+from w2sr_jax.learn.step import make_sft_step
 from w2sr_jax.model import hf
 from w2sr_jax.model.flops import flops_shape
 

@@ -18,8 +18,9 @@ from w2sr_jax.core.mesh import mesh_or_none
 from w2sr_jax.core.stage_config import GRPOLossConfig, TrainConfig
 from w2sr_jax.data.pack import Batch
 from w2sr_jax.learn.optim import learning_rate, make_optimizer
+from w2sr_jax.learn.pace import settled
 from w2sr_jax.learn.state import init_state, shard_batch
-from w2sr_jax.learn.step import RolloutBatch, make_grpo_step, make_logprob_fn, make_sft_step, settled
+from w2sr_jax.learn.step import RolloutBatch, make_grpo_step, make_logprob_fn, make_sft_step
 from w2sr_jax.model import hf
 from w2sr_jax.twin.dump import groups, read_arrays, read_batch, write_arrays
 
