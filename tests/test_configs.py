@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from w2sr_jax.core.command_line import load_config_file
+from w2sr_jax.core.command_line import load_config_file, parse
 from w2sr_jax.core.config import validate
 from w2sr_jax.core.stage_config import ReportConfig
 from w2sr_jax.core.tool_config import CompareConfig, PlanConfig, PriceTable
@@ -83,6 +83,24 @@ def test_a_config_builds_and_each_of_its_stages_is_valid(file, variant):
         validate(node.config, node.name)
         run._stage(node.stage)
     assert nodes[-1].stage == "report"
+
+
+def keys(config, prefix="config"):
+    """(key, value) of all that a command line may set: no tables."""
+    for field in dataclasses.fields(config):
+        key, value = f"{prefix}.{field.name}", getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from keys(value, key)
+        elif not isinstance(value, dict):
+            yield key, value
+
+
+@pytest.mark.parametrize(("file", "variant"), [(file, variants[-1]) for file, variants in VARIANTS.items()])
+def test_every_key_of_a_config_file_may_be_set_on_the_command_line(file, variant):
+    config = load(file, variant)
+    given = [f"--{key}={value}" for key, value in keys(config)]
+    line = parse([f"--config={ROOT / file}:{variant}", "--workdir=somewhere", *given], object)
+    assert dict(keys(line.config)) == dict(keys(config))
 
 
 @pytest.mark.parametrize("variant", [v for v in VARIANTS["report.py"] if v.startswith("simplerl")])

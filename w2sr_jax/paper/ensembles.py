@@ -1,7 +1,5 @@
 """Do several weak teachers teach better than one? Every student learns from one trace a problem, whoever wrote it."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from w2sr_jax.core.config import opt

@@ -1,7 +1,5 @@
 """What do errors in traces cost the student? Kinds of them at several rates, against the same traces without errors."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from w2sr_jax.core.config import opt

@@ -1,7 +1,5 @@
 """An experiment of the paper: students that learn from traces, the base and the ceiling, all evaluated alike."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from w2sr_jax.core.config import opt

@@ -1,7 +1,5 @@
 """Which traces should be kept? Selections by a score, all of one size, against a random draw of the same traces."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from w2sr_jax.core.config import opt

@@ -1,7 +1,5 @@
 """The paper's experiment: one student, one Reasoner, and beside it a Non-Reasoner of the same size or another."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from w2sr_jax.core.config import opt

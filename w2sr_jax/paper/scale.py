@@ -1,7 +1,5 @@
 """Structure against scale: one student taught by Reasoners and Non-Reasoners of every size, in one run."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 

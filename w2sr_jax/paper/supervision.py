@@ -1,7 +1,5 @@
 """What must a student be shown? The answer alone, the reasoning without it, human solutions, or its own traces."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from w2sr_jax.core.config import opt
