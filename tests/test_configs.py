@@ -81,7 +81,7 @@ def test_a_config_builds_and_each_of_its_stages_is_valid(file, variant):
     nodes = run.in_order(config.nodes())
     for node in nodes:
         validate(node.config, node.name)
-        run._stage(node.stage)
+        run.stage_of(node)
     assert nodes[-1].stage == "report"
 
 

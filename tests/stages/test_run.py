@@ -10,13 +10,13 @@ import sys
 import pytest
 
 from w2sr_jax.core import runtime
-from w2sr_jax.core.config import opt, to_dict
+from w2sr_jax.core.config import opt, to_dict, validate
 from w2sr_jax.core.errors import UsageError, W2SRError
 from w2sr_jax.core.files import read_jsonl, write_jsonl
 from w2sr_jax.core.metrics import read_metrics
 from w2sr_jax.core.records import GradedTrace, Problem, Trace
 from w2sr_jax.core.runtime import launch
-from w2sr_jax.core.stage_config import ExperimentConfig, Node, SFTConfig
+from w2sr_jax.core.stage_config import EvaluateConfig, ExperimentConfig, Node, ReportConfig, SFTConfig
 from w2sr_jax.core.trace_config import FilterConfig
 from w2sr_jax.stages import filter as filter_stage
 from w2sr_jax.stages import run, sft
@@ -84,13 +84,27 @@ def test_an_impossible_experiment_is_named(nodes, message):
         run.in_order(nodes)
 
 
-def test_an_unknown_stage_is_named(tmp_path, experiment):
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ("nonsense", "node last: no stage 'nonsense'"),
+        ("distill", "node last: distill takes a DistillConfig, not a FilterConfig"),
+    ],
+)
+def test_a_stage_that_cannot_run_is_named_before_anything_runs(tmp_path, experiment, stage, message):
     class Odd(ExperimentConfig):
         def nodes(self):
-            return [Node(name="x", stage="nonsense", config=FilterConfig(problems="p", traces="t"))]
+            last = Node(name="last", stage=stage, config=FilterConfig(problems="p", traces="@second/all.jsonl"))
+            return [*experiment.nodes(), last]
 
-    with pytest.raises(UsageError, match="no stage 'nonsense'"):
+    with pytest.raises(UsageError, match=message):
         run.main(Odd(), str(tmp_path / "w"))
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_required_field_of_a_node_is_named_without_a_flag():
+    with pytest.raises(UsageError, match=r"^a/first.traces: required \(traces.jsonl of `distill`\)$"):
+        validate(FilterConfig(problems="p"), "a/first")
 
 
 def test_a_finished_experiment_is_reused(tmp_path, experiment):
@@ -230,6 +244,28 @@ def test_every_file_of_a_model_from_outside_counts(tmp_path):
         (model / name).write_text("other")
         seen.add(run.node_key(node("a", traces=str(model)), {}))
     assert len(seen) == 1 + len(names)
+
+
+def test_only_what_a_stage_reads_counts_whatever_lies_in_the_current_directory(tmp_path, monkeypatch):
+    config = EvaluateConfig(model="m", problems="bench:math500", template="plain", response_prefix="w " * 400)
+    asked = Node(name="a", stage="evaluate", config=config)
+    key = run.node_key(asked, {})
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain/x.json").write_text("a folder with the name of a template")
+    monkeypatch.chdir(tmp_path)
+    assert run.node_key(asked, {}) == key
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m/config.json").write_text("a model")
+    assert run.node_key(asked, {}) != key
+
+
+def test_a_named_set_of_traces_counts(tmp_path):
+    path = tmp_path / "lr=1.jsonl"
+    asked = [Node(name="a", stage="report", config=ReportConfig(traces=(text,))) for text in (f"all={path}", str(path))]
+    path.write_text("one")
+    before = [run.node_key(node, {}) for node in asked]
+    path.write_text("other")
+    assert all(run.node_key(node, {}) != key for node, key in zip(asked, before))
 
 
 def test_of_a_stages_workdir_what_is_for_resuming_does_not_count(tmp_path, experiment):

@@ -18,8 +18,9 @@ def opt(default: Any = dataclasses.MISSING, help: str = "", **limits: Any) -> An
 
     `later=True` marks a field that is younger than finished runs: at its default it does not show in `to_dict`, so that
     they are still reused. `watch=True` marks one that says how a run is watched and not what it computes: it is never
-    in `to_dict`, so that a run may resume with another value. A callable default is a factory. Without a default the
-    field is required (and an empty string is refused).
+    in `to_dict`, so that a run may resume with another value. `reads=True` marks paths whose content is an input of the
+    stage (see `references.inputs`). A callable default is a factory. Without a default the field is required (and an
+    empty string is refused).
     """
     metadata = {"help": help} | limits
     if default is dataclasses.MISSING:
@@ -124,8 +125,8 @@ class PriceConfig:
 class DataConfig:
     """What `data.pipeline.make_pipeline` feeds to SFT."""
 
-    problems: str = opt(help="problems.jsonl, a benchmark file, or hf:DATASET_ID[:SPLIT]")
-    traces: str = opt(help="graded or raw traces (JSONL), as `filter` or `distill` write them")
+    problems: str = opt(help="problems.jsonl, a benchmark file, or hf:DATASET_ID[:SPLIT]", reads=True)
+    traces: str = opt(help="graded or raw traces (JSONL), as `filter` or `distill` write them", reads=True)
     template: str = opt("qwen-boxed", "prompt template, see data/chat.py")
     max_length: int = opt(4096, "tokens of a packed row", minimum=8)
     batch_size: int = opt(128, "packed rows per optimizer step, over all processes", minimum=1)
@@ -149,7 +150,8 @@ def validate(config: Any, path: str = "config") -> None:
         if not fits(value, kinds[field.name], finite=True):
             raise UsageError(f"{key}: expected {type_name(kinds[field.name])}, got {value!r}")
         if limits.get("required") and value == "":
-            raise UsageError(f"{key}: required ({limits['help']}); set it with --{key}=...")
+            flag = f"; set it with --{key}=..." if key.startswith("config.") else ""  # a node of an experiment has none
+            raise UsageError(f"{key}: required ({limits['help']}){flag}")
         if "choices" in limits and value not in limits["choices"]:
             raise UsageError(f"{key}: must be one of {', '.join(map(str, limits['choices']))}, got {value!r}")
         if "minimum" in limits and value < limits["minimum"]:

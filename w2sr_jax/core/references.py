@@ -1,9 +1,9 @@
-"""Strings '@NAME/PATH' in the configs of an experiment's nodes: which node reads which."""
+"""What the configs of an experiment's nodes read: other nodes, by strings '@NAME/PATH', and files from outside."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from w2sr_jax.core.errors import UsageError
@@ -21,6 +21,23 @@ def references(config: Any, names: Collection[str]) -> list[str]:
 
     map_strings(config, look)
     return list(found)
+
+
+def inputs(value: Any, reads: bool = False) -> Iterator[str]:
+    """The strings of a config's `reads` fields (`core.config.opt`), those of nested configs among them.
+
+    Args:
+        reads: whether strings of `value` itself are.
+    """
+    if isinstance(value, str):
+        if reads:
+            yield value
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from inputs(getattr(value, field.name), bool(field.metadata.get("reads")))
+    elif isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from inputs(inner, reads)
 
 
 def split_reference(value: str, names: Collection[str]) -> tuple[str, str]:

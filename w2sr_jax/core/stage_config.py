@@ -34,7 +34,7 @@ DTYPES = ("float32", "bfloat16")
 class ConvertConfig:
     """`w2sr convert`: a Hugging Face model read, checked tensor by tensor, and written again."""
 
-    model: str = opt(help="Hugging Face directory, hub id or training workdir")
+    model: str = opt(help="Hugging Face directory, hub id or training workdir", reads=True)
     dtype: str = opt("bfloat16", "of the tensors written", choices=("bfloat16", "float32"))
     max_shard_gb: float = opt(5.0, "size of one safetensors file, in GB", minimum=1e-6)
 
@@ -43,8 +43,8 @@ class ConvertConfig:
 class DistillConfig:
     """`w2sr distill`: a teacher writes traces for problems."""
 
-    model: str = opt(help="the teacher")
-    problems: str = opt(help="problems.jsonl, a benchmark file, or hf:DATASET_ID[:SPLIT]")
+    model: str = opt(help="the teacher", reads=True)
+    problems: str = opt(help="problems.jsonl, a benchmark file, or hf:DATASET_ID[:SPLIT]", reads=True)
     limit: int = opt(0, "first so many problems; 0 is all", minimum=0)
     template: str = opt("qwen-boxed", "prompt template, see data/chat.py")
     response_prefix: str = opt("", "text that every response is made to begin with")
@@ -81,7 +81,7 @@ class TrainConfig:
 class SFTConfig:
     """`w2sr sft`: full-parameter NLL on response tokens and the closing EOS."""
 
-    model: str = opt(help="the student to start from")
+    model: str = opt(help="the student to start from", reads=True)
     data: DataConfig = opt(DataConfig, "")
     epochs: float = opt(1.0, "passes over the packed rows; ignored when steps is set", minimum=0.0)
     steps: int = opt(0, "optimizer steps; 0 derives them from epochs", minimum=0)
@@ -122,8 +122,8 @@ class GRPOLossConfig:
 class GRPOConfig:
     """`w2sr grpo`: reinforcement learning with verifiable rewards, the expensive ceiling."""
 
-    model: str = opt(help="the policy to start from, which is also the frozen reference")
-    problems: str = opt(help="training problems")
+    model: str = opt(help="the policy to start from, which is also the frozen reference", reads=True)
+    problems: str = opt(help="training problems", reads=True)
     template: str = opt("qwen-boxed", "prompt template, see data/chat.py")
     steps: int = opt(100, "most rollout steps", minimum=1)
     prompts_per_step: int = opt(1024, "problems asked per rollout", minimum=1)
@@ -147,7 +147,7 @@ class GRPOConfig:
         0.0, "vllm: largest difference of logprobs after a sync; 0 is 1e-3 in float32, 0.5 in bfloat16", minimum=0.0
     )
     checkpoint: CheckpointConfig = opt(lambda: CheckpointConfig(every_steps=10), "")
-    validation: str = opt("", "problems for the convergence rule (greedy Pass@1); empty runs all steps")
+    validation: str = opt("", "problems for the convergence rule (greedy Pass@1); empty runs all steps", reads=True)
     validate_every: int = opt(10, "rollout steps between validations", minimum=1)
     patience: int = opt(3, "stop after so many validations without a gain of min_gain; the best is exported", minimum=1)
     min_gain: float = opt(0.01, "smallest rise of validation Pass@1 that counts", minimum=0.0)
@@ -184,8 +184,8 @@ class GRPOConfig:
 class EvaluateConfig:
     """`w2sr evaluate`: Pass@1 (greedy) or avg@k and unbiased pass@k (sampled) on one benchmark."""
 
-    model: str = opt(help="Hugging Face directory, hub id or training workdir")
-    problems: str = opt(help="bench:NAME, a benchmark file or problems.jsonl")
+    model: str = opt(help="Hugging Face directory, hub id or training workdir", reads=True)
+    problems: str = opt(help="bench:NAME, a benchmark file or problems.jsonl", reads=True)
     benchmark: str = opt("", "name in the report; empty takes the file's name")
     protocol: str = opt("", f"fixes template, stops and sampling: {', '.join(PROTOCOLS)}, avg@K; empty: as set below")
     limit: int = opt(0, "first so many problems; 0 is all", minimum=0)
@@ -221,33 +221,38 @@ class ReportConfig:
     """
 
     title: str = opt("Weak-to-strong reasoning", "of the page")
-    arms: dict[str, tuple[str, ...]] = opt(dict, "arm -> evaluate workdirs, one per benchmark")
+    arms: dict[str, tuple[str, ...]] = opt(dict, "arm -> evaluate workdirs, one per benchmark", reads=True)
     baselines: tuple[str, ...] = opt(
         (), "arms that need no training (a forced mode): shown beside RGR, own decoding allowed"
     )
     base: str = opt("base", "arm that RGR counts from")
     ceiling: str = opt("grpo", "arm that RGR counts to")
-    routes: dict[str, tuple[str, ...]] = opt(dict, "arm -> workdirs of its own training route")
-    teacher_route: tuple[str, ...] = opt((), "workdirs that made the teacher; charged separately")
+    routes: dict[str, tuple[str, ...]] = opt(dict, "arm -> workdirs of its own training route", reads=True)
+    teacher_route: tuple[str, ...] = opt((), "workdirs that made the teacher; charged separately", reads=True)
     claims: dict[str, tuple[str, str]] = opt(dict, "sentence -> (higher arm, lower arm)")
-    reports: tuple[str, ...] = opt((), "report workdirs of the seeds to summarise")
+    reports: tuple[str, ...] = opt((), "report workdirs of the seeds to summarise", reads=True)
     rows: dict[str, tuple[float, ...]] = opt(dict, "arm -> published Pass@1 in %, one for each of row_problems")
     row_problems: dict[str, int] = opt(dict, "benchmark -> how many problems it has")
     student_row: tuple[float, ...] = opt((), "Pass@1 in % of your student, beside rows and in their order")
-    sections: dict[str, str] = opt(dict, "title -> report workdir; put together on one page", later=True)
+    sections: dict[str, str] = opt(dict, "title -> report workdir; put together on one page", later=True, reads=True)
     teachers: dict[str, str] = opt(
-        dict, "arm -> model that taught it (for the base: itself); its size is shown", later=True
+        dict, "arm -> model that taught it (for the base: itself); its size is shown", later=True, reads=True
     )
     published: str = opt("", "published scores of the same models, shown for comparison", later=True)
     traces: tuple[str, ...] = opt(
-        (), "trace lab alone: files or workdirs of distill, filter, transform, each PATH or NAME=PATH", later=True
+        (),
+        "trace lab alone: files or workdirs of distill, filter, transform, each PATH or NAME=PATH",
+        later=True,
+        reads=True,
     )
-    students: tuple[str, ...] = opt((), "evaluate workdirs of their students, in the same order", later=True)
-    trace_sets: dict[str, str] = opt(dict, "arm, or any name -> the same, beside arms", later=True)
+    students: tuple[str, ...] = opt(
+        (), "evaluate workdirs of their students, in the same order", later=True, reads=True
+    )
+    trace_sets: dict[str, str] = opt(dict, "arm, or any name -> the same, beside arms", later=True, reads=True)
     problems: str = opt(
-        "", "of the traces: their levels, grades for those without, and prompts for score_model", later=True
+        "", "of the traces: their levels, grades for those without, and prompts for score_model", later=True, reads=True
     )
-    score_model: str = opt("", "a student, whose perplexity of each trace is wanted", later=True)
+    score_model: str = opt("", "a student, whose perplexity of each trace is wanted", later=True, reads=True)
     score_template: str = opt("qwen-boxed", "its prompt", later=True)
     score_max_length: int = opt(4096, "longest trace that it reads, in tokens", minimum=8, later=True)
     score_batch: int = opt(8, "traces read together", minimum=1, later=True)

@@ -22,7 +22,7 @@ class PlanConfig:
     """`w2sr plan`: the SFT step and the decode step compiled for a slice of chips that need not be there."""
 
     model: str = opt(
-        help="a config.json, a Hugging Face directory, a training workdir or a hub id (no weights are read)"
+        help="a config.json, a Hugging Face directory, a training workdir or a hub id (no weights are read)", reads=True
     )
     topology: str = opt(help="v5e:AxB, v5p:AxBxC, v6e:AxB or cpu:N")
     batch_size: int = opt(128, "rows of an optimizer step", minimum=1)
@@ -47,7 +47,7 @@ class PlanConfig:
 class RandomConfig:
     """A model and traces without knowledge, made in the workdir: speed does not depend on what is learnt."""
 
-    shape: str = opt("", "config.json whose sizes the model gets; empty: config.sft's own model and data")
+    shape: str = opt("", "config.json whose sizes the model gets; empty: config.sft's own model and data", reads=True)
     traces: int = opt(256, "how many", minimum=1)
     shortest: int = opt(64, "tokens of the shortest response", minimum=1)
     longest: int = opt(480, "tokens of the longest response", minimum=1)
@@ -58,7 +58,7 @@ class RandomConfig:
 class RecipeConfig:
     """The SFT of a whole experiment, whose cost is extrapolated by FLOPs from what was measured."""
 
-    shape: str = opt(help="config.json of its student")
+    shape: str = opt(help="config.json of its student", reads=True)
     traces: int = opt(8400, "training examples: MATH levels 3 to 5 are about 8.4k, one trace each", minimum=1)
     max_length: int = opt(4096, "tokens of a row; without packing each example takes one", minimum=1)
     epochs: float = opt(5.0, "passes", minimum=0.0)
@@ -135,7 +135,9 @@ class DoctorConfig:
     mesh: MeshConfig = opt(MeshConfig, "")
     devices: int = opt(0, "how many there should be on all hosts together; 0 is any number", minimum=0)
     device_kind: str = opt("", "what they should be, as JAX names it ('TPU v6 lite'); empty is anything")
-    model: str = opt("", "a model that should be at hand on every host: directory, training workdir or hub id")
+    model: str = opt(
+        "", "a model that should be at hand on every host: directory, training workdir or hub id", reads=True
+    )
     engine: str = opt("jax", "that the run will use; vllm must then be installed", choices=ENGINES)
     bucket: str = opt("", "a path to write a small object to: gs://BUCKET/DIR, or a mounted directory")
     all_reduce_mib: tuple[float, ...] = opt((0.25, 4.0, 64.0), "sizes that are timed, in MiB a device, float32")

@@ -15,13 +15,15 @@ ENSEMBLES = ("mix", "majority", "agreement", "hygiene")
 class FilterConfig:
     """`w2sr filter`: traces graded and split into all, correct and incorrect."""
 
-    problems: str = opt(help="the problems that the traces answer")
-    traces: str = opt(help="traces.jsonl of `distill`")
+    problems: str = opt(help="the problems that the traces answer", reads=True)
+    traces: str = opt(help="traces.jsonl of `distill`", reads=True)
     gates: tuple[str, ...] = opt((), "hygiene flags whose traces are left out of every subset")
     match_size: bool = opt(False, "draw correct and incorrect to one size")
     max_traces: int = opt(0, "draw every subset down to at most this size; 0 is no limit", minimum=0)
     seed: int = opt(0, "of the draws", minimum=0)
-    contamination: tuple[str, ...] = opt((), "benchmarks (bench:NAME or files) that traces are searched for")
+    contamination: tuple[str, ...] = opt(
+        (), "benchmarks (bench:NAME or files) that traces are searched for", reads=True
+    )
     contamination_words: int = opt(13, "length of the word n-grams that count as overlap", minimum=2)
     contamination_gate: bool = opt(False, "leave traces that overlap with a benchmark out of every subset")
     workers: int = opt(2, "grading processes", minimum=1)
@@ -55,7 +57,7 @@ class SelectConfig:
     size: int = opt(0, "traces kept, at most; 0 is all that qualify", minimum=0)
     only_correct: bool = opt(False, "choose among traces that are graded as right; the others still count in scores")
     min_agreement: float = opt(0.0, "majority: smallest share of a problem's votes", minimum=0.0, maximum=1.0)
-    scores: str = opt("", "surprisal: scores.jsonl of `score`")
+    scores: str = opt("", "surprisal: scores.jsonl of `score`", reads=True)
     modulus: int = opt(0, "consistency: values are taken modulo this; 0 is ordinary", minimum=0)
 
     def check(self) -> None:
@@ -72,8 +74,10 @@ class TransformConfig:
         "inject: errors; supervise: parts of traces, or solutions; ensemble: several teachers; select: by score",
         choices=("inject", "supervise", "ensemble", "select"),
     )
-    traces: tuple[str, ...] = opt((), "files of traces; ensemble takes several, one a teacher")
-    problems: str = opt("", "inject: the problems that the traces answer; solutions: a file with worked solutions")
+    traces: tuple[str, ...] = opt((), "files of traces; ensemble takes several, one a teacher", reads=True)
+    problems: str = opt(
+        "", "inject: the problems that the traces answer; solutions: a file with worked solutions", reads=True
+    )
     seed: int = opt(0, "of every choice", minimum=0)
     inject: InjectConfig = opt(InjectConfig, "")
     supervise: str = opt(
@@ -101,7 +105,7 @@ class TransformConfig:
 class ScoreConfig:
     """`w2sr score`: how surprising a model finds traces."""
 
-    model: str = opt(help="the model that reads the traces, usually the student before training")
+    model: str = opt(help="the model that reads the traces, usually the student before training", reads=True)
     data: DataConfig = opt(DataConfig, "its batch_size is in traces; packing, overlong and seed are not looked at")
     dtype: str = opt("bfloat16", "of weights and activations", choices=("bfloat16", "float32"))
     loss_chunk: int = opt(512, "tokens per row whose logits exist at once", minimum=1)

@@ -79,11 +79,13 @@ class MicroConfig:
         "arithmetic", "problems, base, solutions: the task", choices=("arithmetic", "letters"), later=True
     )
     splits: SplitsConfig = opt(SplitsConfig, "")
-    problems: str = opt("", "base: a `what=problems` workdir, whose problems stay out of the corpus; solutions: a file")
+    problems: str = opt(
+        "", "base: a `what=problems` workdir, whose problems stay out of the corpus; solutions: a file", reads=True
+    )
     size: SizeConfig = opt(SizeConfig, "")
     corpus: CorpusConfig = opt(CorpusConfig, "")
     pretrain: PretrainConfig = opt(PretrainConfig, "")
-    traces: str = opt("", "scramble: the traces whose digits are drawn anew")
+    traces: str = opt("", "scramble: the traces whose digits are drawn anew", reads=True)
     mesh: MeshConfig = opt(MeshConfig, "")
     price: PriceConfig = opt(PriceConfig, "")
 

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
 import json
+import os
 import re
 import time
 from collections.abc import Collection, Iterable
@@ -26,7 +28,7 @@ from w2sr_jax.core import preemption, processes, runtime
 from w2sr_jax.core.config import to_dict, validate
 from w2sr_jax.core.errors import Preempted, UsageError
 from w2sr_jax.core.files import read_json, sha256_file, write_json
-from w2sr_jax.core.references import map_strings, references, split_reference
+from w2sr_jax.core.references import inputs, map_strings, references, split_reference
 from w2sr_jax.core.stage_config import ExperimentConfig, Node
 from w2sr_jax.grading.pool import shared_workers
 
@@ -58,8 +60,8 @@ def main(config: ExperimentConfig, workdir: str) -> dict[str, str]:
         {node name: "done" | "reused"}, in the order of execution.
 
     Raises:
-        UsageError: a node that names an unknown node, a stage that does not exist, or a cycle; or one that several
-            processes cannot run, before any of them runs.
+        UsageError: a node that names an unknown node, a stage that does not exist or takes another config, or a cycle;
+            or one that several processes cannot run, before any of them runs.
         Preempted: SIGTERM came during the last step of a training stage, which is done, and others are not.
     """
     validate(config)
@@ -67,8 +69,11 @@ def main(config: ExperimentConfig, workdir: str) -> dict[str, str]:
     nodes = in_order(config.nodes())
     for node in nodes:
         validate(node.config, node.name)
-    if processes.is_writer():  # what is not done: once it is, several processes may go on from there
-        check_processes(node for node in nodes if not (root / node.name / "done.json").exists())
+    if processes.is_writer():
+        waiting = [node for node in nodes if not (root / node.name / "done.json").exists()]
+        for node in waiting:  # of the others nothing need be imported
+            stage_of(node)
+        check_processes(waiting)  # once they are done, several processes may go on from there
     names = {node.name for node in nodes}
     outputs: dict[str, str] = {}
     status: dict[str, str] = {}
@@ -124,9 +129,25 @@ def run_node(node: Node, config: Any, place: Path, key: str) -> None:
     if processes.is_writer():
         _set_aside(place, key)
         _mark(place, key, config)
-    runtime.run(_stage(node.stage).main, config, place, node.stage)
+    runtime.run(stage_of(node).main, config, place, node.stage)
     if processes.is_writer():
         write_json(place / "done.json", {"key": key, "stage": node.stage, "outputs": _hash_outputs(place)})
+
+
+def stage_of(node: Node) -> Any:
+    """The module of the node's stage.
+
+    Raises:
+        UsageError: there is none, or it takes another config.
+    """
+    name = f"w2sr_jax.stages.{node.stage}"
+    if not re.fullmatch(r"[a-z_]+", node.stage) or importlib.util.find_spec(name) is None:
+        raise UsageError(f"experiment: node {node.name}: no stage {node.stage!r}")
+    stage = importlib.import_module(name)
+    if not isinstance(node.config, stage.CONFIG):
+        given, taken = type(node.config).__name__, stage.CONFIG.__name__
+        raise UsageError(f"experiment: node {node.name}: {node.stage} takes a {taken}, not a {given}")
+    return stage
 
 
 def check_processes(nodes: Iterable[Node]) -> None:
@@ -184,13 +205,10 @@ def node_key(node: Node, outputs: dict[str, str]) -> str:
     for name in references(node.config, outputs):
         digest.update(outputs[name].encode())
 
-    def external(value: str) -> str:
-        # A string that names an existing file or model directory is an input from outside the experiment.
-        if value and len(value) < 1024 and not value.startswith("@") and Path(value).exists():
-            digest.update(_hash_path(Path(value)).encode())
-        return value
-
-    map_strings(to_dict(node.config), external)
+    for text in inputs(node.config):  # what is there under that name is from outside the experiment; the rest are ids
+        path = text if os.path.exists(text) else text.partition("=")[2]  # NAME=PATH
+        if not text.startswith("@") and os.path.exists(path):
+            digest.update(_hash_path(Path(path)).encode())
     return digest.hexdigest()
 
 
@@ -232,15 +250,6 @@ def _mark(directory: Path, key: str, config: Any) -> None:
             return
         write_json(written, mine)
     write_json(marker, {"key": key})
-
-
-def _stage(name: str) -> Any:
-    if not re.fullmatch(r"[a-z_]+", name):
-        raise UsageError(f"experiment: no stage {name!r}")
-    try:
-        return importlib.import_module(f"w2sr_jax.stages.{name}")
-    except ModuleNotFoundError:
-        raise UsageError(f"experiment: no stage {name!r}") from None
 
 
 if __name__ == "__main__":
