@@ -57,6 +57,7 @@ class Demo:
     maybe: int | None = opt(None, "perhaps")
     mode: Literal["x", "y"] = opt("x", "mode")
     anything: Any = opt(None, "anything")
+    inners: dict[str, Inner] = opt(dict, "a table of them")
     inner: Inner = opt(Inner, "")
 
 
@@ -103,6 +104,10 @@ def test_a_value_of_the_annotated_type_is_taken(change):
         ({"inner": Inner(rate=math.nan)}, "config.inner.rate: expected float, got nan"),
         ({"inner": Inner(rate=math.inf)}, "config.inner.rate: expected float, got inf"),
         ({"inner": Inner(rate=True)}, "config.inner.rate: expected float, got True"),
+        ({"inner": Inner(rate=10**400)}, f"config.inner.rate: expected float, got {10**400}"),
+        ({"inner": Inner}, f"config.inner: expected Inner, got {Inner!r}"),
+        ({"inner": MeshConfig()}, f"config.inner: expected Inner, got {MeshConfig()}"),
+        ({"inners": {"a": Inner(rate=-1.0)}}, "config.inners.a.rate: must be at least 0.0, got -1.0"),
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_its_key(change, message):

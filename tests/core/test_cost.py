@@ -67,10 +67,29 @@ def test_a_killed_attempt_counts_and_a_line_sums_all_attempts(tmp_path):
     with StageClock(workdir, "grpo", device_kind="TPU v5e", device_count=4) as clock:
         line = clock.line(tokens_in=5, tokens_out=6, flops=1e9, price=PriceConfig(usd_per_device_hour=1.2))
     assert 100 <= line.seconds < 101
-    assert line.device_seconds == 4 * line.seconds
+    assert line.device_seconds == pytest.approx(4 * line.seconds, abs=0.1)
     assert line.usd == pytest.approx(line.device_seconds / 3600 * 1.2)
     assert (line.stage, line.name, line.attempts, line.resumed) == ("grpo", "grpo-0", 3, True)
     assert (line.tokens_in, line.tokens_out, line.flops, line.compile_seconds) == (5, 6, 1e9, 10.0)
+
+
+def test_each_attempt_counts_on_the_devices_that_it_had(tmp_path):
+    with StageClock(tmp_path, "sft", device_kind="TPU v5e", device_count=256) as clock:
+        clock._started -= 10.0  # it has run for ten seconds
+    with StageClock(tmp_path, "sft", device_kind="TPU v5e", device_count=4) as clock:
+        clock._started -= 100.0
+    assert clock.line().device_seconds == pytest.approx(10 * 256 + 100 * 4, rel=0.01)
+    assert clock.line().seconds == pytest.approx(110, rel=0.01)
+
+
+def test_the_devices_of_an_engine_in_another_process_are_charged_instead(tmp_path):
+    with StageClock(tmp_path, "distill") as clock:
+        clock._started -= 10.0
+        clock.occupy("NVIDIA H200", 8)
+    line = clock.line(price=PriceConfig(usd_per_device_hour=3.6))
+    assert (line.device_kind, line.device_count) == ("NVIDIA H200", 8)
+    assert line.device_seconds == pytest.approx(80, rel=0.01)
+    assert line.usd == pytest.approx(0.08, rel=0.01)
 
 
 def test_tick_saves_the_elapsed_time_for_a_successor_of_a_killed_process(tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from w2sr_jax.core.errors import W2SRError
-from w2sr_jax.core.files import JsonlAppender, read_json, read_jsonl, sha256_file, write_json, write_jsonl
+from w2sr_jax.core.files import JsonlAppender, read_json, read_jsonl, sha256_file, write_json, write_jsonl, write_text
 from w2sr_jax.core.records import Problem, RecordError, Trace
 
 TRACE = Trace(problem_id="p", sample=0, response="r", response_tokens=2, finish_reason="stop", teacher="t")
@@ -34,6 +34,9 @@ def test_bytes_that_are_not_utf8_a_folder_and_a_missing_file_are_one_line_each(t
             read_jsonl(path, Problem)
     with pytest.raises(RecordError, match="no such file"):
         read_jsonl(tmp_path / "none", Problem)
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(RecordError, match=r"deep\.json: not JSON"):
+        read_json(tmp_path / "deep.json")
     for read in (read_json, sha256_file):
         with pytest.raises(RecordError, match="none: "):
             read(tmp_path / "none")
@@ -51,6 +54,14 @@ def test_a_write_replaces_the_whole_file_and_leaves_nothing_beside_it(tmp_path):
     write_json(path, {"a": 2})
     assert read_json(path) == {"a": 2}
     assert os.listdir(path.parent) == ["x.json"]
+
+
+def test_half_of_a_surrogate_pair_is_written_and_read_again(tmp_path):
+    write_json(tmp_path / "x.json", {"path": "caf\udce9", "other": "é"})
+    assert read_json(tmp_path / "x.json") == {"path": "caf\udce9", "other": "é"}
+    with pytest.raises(W2SRError, match=r"x.txt: cannot be written: 'utf-8' codec can't encode"):
+        write_text(tmp_path / "x.txt", "caf\udce9")
+    assert os.listdir(tmp_path) == ["x.json"]
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_part_file(tmp_path):

@@ -93,6 +93,7 @@ def test_a_tuple_is_overridden_as_a_literal(tmp_path):
         (["--config.path=x", "stray"], ["stray"]),
         (["--config.count=1"], ["config.path", "required"]),
         (["--config=nowhere.py"], ["nowhere.py", "no such file"]),
+        (["--config=one.py", "--config=two.py:v"], ["--config: one file", "one.py and two.py:v"]),
     ],
 )
 def test_a_wrong_command_line_is_one_line_with_exit_code_2(tmp_path, capsys, argv, names):

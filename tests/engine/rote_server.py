@@ -68,7 +68,7 @@ class RoteServer:
             return 200, {"success": True}
         assert path == "/collective_rpc", path
         if body["method"] == "describe_worker":
-            return 200, {"results": [{"device_kind": "rote", "batch_invariant": True}]}
+            return 200, {"results": 2 * [{"device_kind": "rote", "batch_invariant": True}]}
         if not self.stale:
             self.weights = int(Path(body["args"][0]).name[1:])
         return 200, {}

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from w2sr_jax.core.config import SamplingConfig
+from w2sr_jax.core.cost import StageClock
 from w2sr_jax.core.files import read_jsonl
 from w2sr_jax.core.records import Problem, Trace
 from w2sr_jax.core.stage_config import DistillConfig
@@ -30,7 +31,7 @@ class Rote:
                 on_finished(index, sample, Completion(text, [4, 5, 0], None, "stop" if sample else "length"))
 
     def describe(self):
-        return {"engine": "rote"}
+        return {"engine": "rote", "device_kind": "rote", "devices": 2}
 
     def close(self):
         self.closed += 1
@@ -52,11 +53,20 @@ def ask(tmp_path, engine):
         config = DistillConfig(model="models/rote", problems="p", response_prefix=prefix)
         sampling = SamplingConfig(max_tokens=9, temperature=1.0, n=n, seed=seed)
         path, model = tmp_path / "traces.jsonl", tmp_path / "model"
-        answers = write_traces(path, model, problems, config, sampling, "plain", lambda: None)
+        answers = write_traces(path, model, problems, config, sampling, "plain", StageClock(tmp_path, "distill"))
         assert answers.prompts == [4] * len(answers.traces)  # 0 + 1 =?
         return answers.traces, answers.provenance
 
     return asked
+
+
+@pytest.mark.parametrize(("kind", "charged"), [("jax", ("cpu", 1)), ("vllm", ("rote", 2))])
+def test_vllm_s_devices_are_charged_instead_of_jax_s(tmp_path, engine, kind, charged):
+    save_tokenizer(tmp_path / "model", 64)
+    config = DistillConfig(model="m", problems="p", engine=kind)
+    clock = StageClock(tmp_path, "distill")
+    write_traces(tmp_path / "t.jsonl", tmp_path / "model", PROBLEMS, config, config.sampling, "plain", clock)
+    assert (clock.device_kind, clock.device_count) == charged
 
 
 def keys(traces):
@@ -71,7 +81,7 @@ def test_traces_come_back_in_order_and_are_written_as_they_finish(ask, engine, t
     assert sorted(keys(traces)) == sorted(keys(written))
     assert {(t.response_tokens, t.teacher) for t in traces} == {(3, "rote")}
     assert [t.finish_reason for t in traces[:2]] == ["length", "stop"]
-    assert provenance["engine"] == {"engine": "rote"}
+    assert provenance["engine"] == {"engine": "rote", "device_kind": "rote", "devices": 2}
     assert engine.closed == 1
     assert provenance["stop_token_ids"] == [0]
 

@@ -1,5 +1,6 @@
 """Servers as an engine: several share the work, lost ones are survived, and every refusal is one line."""
 
+import errno
 import os
 import socket
 import time
@@ -12,7 +13,7 @@ from tests.engine.rote_server import RoteServer
 from w2sr_jax.core.config import VllmConfig
 from w2sr_jax.core.errors import UsageError, W2SRError
 from w2sr_jax.engine import sync as weight_sync
-from w2sr_jax.engine import vllm_engine
+from w2sr_jax.engine import vllm_engine, vllm_server
 from w2sr_jax.engine.base import Sampling
 from w2sr_jax.engine.sync import open_sync
 from w2sr_jax.engine.vllm_engine import VllmEngine
@@ -58,6 +59,7 @@ def test_servers_share_the_requests_and_answers_keep_the_order_of_the_prompts(di
     assert sorted(servers[0].asked + servers[1].asked) == prompts
     assert (described["mode"], described["servers"], described["version"]) == ("server", 2, "rote")
     assert (described["max_model_len"], described["batch_invariant"]) == (99, True)
+    assert (described["device_kind"], described["devices"]) == ("rote", 4)  # two workers behind each
 
 
 def test_a_lost_server_leaves_its_share_to_the_others(directory, serve):
@@ -70,6 +72,21 @@ def test_a_lost_server_leaves_its_share_to_the_others(directory, serve):
     assert [group[0].token_ids for group in groups] == [[*prompt, 0] for prompt in prompts]
     assert len(servers[0].asked) == 5
     assert sorted(servers[0].asked + servers[1].asked) == prompts
+
+
+def test_a_server_that_no_route_leads_to_any_more_is_lost_like_any_other(directory, serve, monkeypatch):
+    servers, reach = [serve(), serve()], vllm_server.DIRECT.open
+
+    def cut(request, **options):
+        if request.full_url.startswith(servers[0].url):
+            raise OSError(errno.EHOSTUNREACH, "No route to host")
+        return reach(request, **options)
+
+    with attach(directory, *servers) as engine:
+        monkeypatch.setattr(vllm_server.DIRECT, "open", cut)
+        groups = engine.generate([[i] for i in range(9)], SAMPLING)
+    assert [group[0].token_ids for group in groups] == [[i, 0] for i in range(9)]
+    assert servers[0].asked == []
 
 
 def test_when_the_last_server_is_lost_the_engine_gives_up_in_one_line(directory, serve, monkeypatch):

@@ -181,11 +181,21 @@ def own(config, files, tmp_path):
         raw = json.loads((model / "tokenizer.json").read_text())
         (model / "tokenizer.json").write_text(json.dumps(raw, indent=3))
 
-    changes = {"problems": other_problems, "weights": other_weights, "tokenizer": other_tokenizer}
+    def other(name, **values):
+        raw = json.loads((model / name).read_text()) if (model / name).exists() else {}
+        (model / name).write_text(json.dumps(raw | values))
+
+    changes = {
+        "problems": other_problems,
+        "weights": other_weights,
+        "tokenizer": other_tokenizer,
+        "config.json or stop tokens": lambda: other("config.json", rms_norm_eps=0.1),
+        "stop tokens than": lambda: other("generation_config.json", eos_token_id=7),
+    }
     return dataclasses.replace(config, model=str(model), problems=str(problems)), changes
 
 
-@pytest.mark.parametrize("what", ["problems", "weights", "tokenizer"])
+@pytest.mark.parametrize("what", ["problems", "weights", "tokenizer", "config.json or stop tokens", "stop tokens than"])
 @pytest.mark.parametrize("finished", [False, True])
 def test_answers_to_what_has_changed_since_are_refused(own, tmp_path, monkeypatch, killed, what, finished):
     config, changes = own
@@ -198,7 +208,7 @@ def test_answers_to_what_has_changed_since_are_refused(own, tmp_path, monkeypatc
         distill.main(config, str(tmp_path / "w"))
     before = (tmp_path / "w/traces.jsonl").read_bytes()
     changes[what]()
-    with pytest.raises(W2SRError, match=rf"w: its answers are of other {what} than .*; use another --workdir") as error:
+    with pytest.raises(W2SRError, match=rf"w: its answers are of other .*{what} .*; use another --workdir") as error:
         distill.main(config, str(tmp_path / "w"))
     assert "\n" not in str(error.value)
     assert (tmp_path / "w/traces.jsonl").read_bytes() == before

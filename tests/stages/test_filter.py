@@ -109,6 +109,12 @@ def test_max_traces_bounds_every_subset(inputs, tmp_path, match):
     assert counts["size"] == counts["wanted"] == {"all": 5, "correct": 5, "incorrect": 5}
 
 
+def test_a_matched_size_is_what_was_wanted(inputs, tmp_path, caplog):
+    counts = stage.main(inputs(match_size=True), str(tmp_path / "work"))
+    assert counts["wanted"] == counts["size"] == {"all": 8, "correct": 8, "incorrect": 8}
+    assert "were wanted" not in caplog.text
+
+
 def test_a_subset_that_is_smaller_than_wanted_says_so(inputs, tmp_path, caplog):
     counts = stage.main(inputs(max_traces=10), str(tmp_path / "work"))
     assert counts["wanted"] == {"all": 10, "correct": 10, "incorrect": 10}

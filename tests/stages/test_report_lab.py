@@ -101,3 +101,12 @@ def test_a_wrong_lab_config_is_one_line(tmp_path, changes, message):
 def test_sets_without_a_name_are_told_apart_by_their_paths():
     found = report.named_sets(("a/filter/all.jsonl", "b/filter/all.jsonl", "b/filter/correct.jsonl", "x=c"))
     assert list(found) == ["all", "filter/all", "correct", "x"]
+
+
+def test_a_path_may_have_dots_and_equals_signs(tmp_path):
+    paths = [tmp_path / "qwen2.5-1.5b", tmp_path / "qwen2.5-7b", tmp_path / "lr=1e-5"]
+    for path in paths:
+        path.mkdir()
+    found = report.named_sets((*map(str, paths), f"high={tmp_path}/lr=1e-5", "."))
+    assert list(found) == ["qwen2.5-1.5b", "qwen2.5-7b", "lr=1e-5", "high", "."]
+    assert list(found.values()) == [*map(str, paths), str(paths[-1]), "."]

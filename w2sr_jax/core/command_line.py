@@ -38,7 +38,10 @@ def parse(argv: list[str], config_type: type) -> CommandLine:
     """
     from ml_collections import config_flags
 
-    picked = next((a.split("=", 1)[1] for a in argv if a.startswith(("--config=", "-config="))), None)
+    files = [a.split("=", 1)[1] for a in argv if a.startswith(("--config=", "-config="))]
+    if len(files) > 1:
+        raise UsageError(f"--config: one file is taken, got {' and '.join(files)}")
+    picked = files[0] if files else None
     argv = [a for a in argv if not a.startswith(("--config=", "-config="))]
     config = config_type() if picked is None else load_config_file(picked)
     if not isinstance(config, config_type):

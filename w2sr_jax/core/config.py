@@ -144,11 +144,15 @@ def validate(config: Any, path: str = "config") -> None:
     kinds = typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):
         value, key, limits = getattr(config, field.name), f"{path}.{field.name}", field.metadata
+        if not fits(value, kinds[field.name], finite=True):
+            raise UsageError(f"{key}: expected {type_name(kinds[field.name])}, got {value!r}")
         if dataclasses.is_dataclass(value):
             validate(value, key)
             continue
-        if not fits(value, kinds[field.name], finite=True):
-            raise UsageError(f"{key}: expected {type_name(kinds[field.name])}, got {value!r}")
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                if dataclasses.is_dataclass(inner):
+                    validate(inner, f"{key}.{name}")
         if limits.get("required") and value == "":
             flag = f"; set it with --{key}=..." if key.startswith("config.") else ""  # a node of an experiment has none
             raise UsageError(f"{key}: required ({limits['help']}){flag}")

@@ -95,7 +95,7 @@ class LedgerLine(Record):
     device_kind: str
     device_count: int
     seconds: float  # wall clock, compilation included
-    device_seconds: float  # seconds x device_count
+    device_seconds: float  # seconds x device_count of every attempt: they may have had others
     compile_seconds: float  # wall clock in which JAX traced, lowered or compiled
     tokens_in: int  # read: prompts, or tokens trained on
     tokens_out: int  # generated
@@ -152,7 +152,7 @@ class CompileTimer:
 
 
 class StageClock:
-    """Measures a stage's wall and compile seconds, summed over attempts that were killed and resumed.
+    """Measures a stage's wall, device and compile seconds, summed over attempts that were killed and resumed.
 
     Elapsed time is kept in workdir/clock.json: written on entry, on exit, and by `tick()`, so a SIGKILL loses at most
     `save_every_s` seconds of it.
@@ -179,7 +179,8 @@ class StageClock:
         if device_kind is None:
             device_kind, device_count = _jax_devices()
         self.device_kind, self.device_count = device_kind, device_count
-        self._earlier_seconds, self._earlier_compile_seconds, self.attempts = 0.0, 0.0, 1
+        self._earlier_seconds, self._earlier_device_seconds, self._earlier_compile_seconds = 0.0, 0.0, 0.0
+        self.attempts = 1
         self._started = self._saved = time.monotonic()
         self._began = time.time()  # the first attempt
 
@@ -189,7 +190,9 @@ class StageClock:
             earlier = read_json(path)
             self._earlier_seconds, self._earlier_compile_seconds = earlier["seconds"], earlier["compile_seconds"]
             self.attempts = earlier["attempts"] + 1
-            self._began = earlier.get("began", time.time() - earlier["seconds"])  # older workdirs do not say
+            # Older workdirs say neither.
+            self._earlier_device_seconds = earlier.get("device_seconds", earlier["seconds"] * self.device_count)
+            self._began = earlier.get("began", time.time() - earlier["seconds"])
         self._started = time.monotonic()
         if self._listens:
             from jax import monitoring
@@ -211,6 +214,11 @@ class StageClock:
         return self._earlier_seconds + time.monotonic() - self._started
 
     @property
+    def device_seconds(self) -> float:
+        """Of this attempt on its devices and the earlier ones on theirs."""
+        return self._earlier_device_seconds + (self.seconds - self._earlier_seconds) * self.device_count
+
+    @property
     def compile_seconds(self) -> float:
         """The part of `seconds` in which JAX traced, lowered or compiled."""
         return self._earlier_compile_seconds + self._compile.seconds
@@ -224,6 +232,10 @@ class StageClock:
     def programs(self) -> int:
         """Programs that JAX compiled in this attempt."""
         return self._compile.programs
+
+    def occupy(self, device_kind: str, device_count: int) -> None:
+        """Says that this attempt's devices are not JAX's but these, of an engine in another process."""
+        self.device_kind, self.device_count = device_kind, device_count
 
     def tick(self) -> None:
         """Call once per step: saves the elapsed time if the last save is `save_every_s` old."""
@@ -241,14 +253,13 @@ class StageClock:
             flops: model FLOPs, from the functions above.
             price: of one device-hour; without it `usd` is None.
         """
-        seconds = self.seconds
-        device_seconds = seconds * self.device_count
+        device_seconds = self.device_seconds
         return LedgerLine(
             stage=self.stage,
             name=self.workdir.resolve().name,
             device_kind=self.device_kind,
             device_count=self.device_count,
-            seconds=seconds,
+            seconds=self.seconds,
             device_seconds=device_seconds,
             compile_seconds=self.compile_seconds,
             tokens_in=int(tokens_in),
@@ -261,8 +272,14 @@ class StageClock:
 
     def _save(self) -> None:
         self._saved = time.monotonic()
-        elapsed = {"seconds": self.seconds, "compile_seconds": self.compile_seconds, "attempts": self.attempts}
-        write_json(self.workdir / "clock.json", elapsed | {"began": self._began})
+        elapsed = {
+            "seconds": self.seconds,
+            "device_seconds": self.device_seconds,
+            "compile_seconds": self.compile_seconds,
+            "attempts": self.attempts,
+            "began": self._began,
+        }
+        write_json(self.workdir / "clock.json", elapsed)
 
 
 def _jax_devices() -> tuple[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 import types
 import typing
 from typing import Any, Literal
@@ -38,8 +38,9 @@ def fits(value: Any, kind: Any, *, finite: bool = False) -> bool:
     if origin is dict:
         return isinstance(value, dict) and all_fit(value, args[0]) and all_fit(value.values(), args[1])
     if kind is float:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and not (finite and not math.isfinite(value))
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return not finite or abs(value) <= sys.float_info.max  # an int may be larger than any float
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, kind)

@@ -60,7 +60,7 @@ def write_jsonl(path: str | Path, records: Iterable[Record]) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Writes one JSON value, indented, atomically."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    write_text(path, _json(value, indent=1) + "\n")
 
 
 def read_json(path: str | Path) -> Any:
@@ -73,7 +73,7 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RecordError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path}: not JSON: {error}") from None
 
 
@@ -101,19 +101,24 @@ def write_text(path: str | Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:
         with contextlib.suppress(OSError):
             part.unlink()
-        raise W2SRError(f"{path}: cannot be written: {error.strerror}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise W2SRError(f"{path}: cannot be written: {reason}") from error
 
 
 def _line(record: Record) -> str:
-    line = json.dumps(record.to_json(), ensure_ascii=False)
+    return _json(record.to_json()) + "\n"
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
     try:
-        line.encode()
+        text.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, which JSON can only hold as an escape
-        line = json.dumps(record.to_json())
-    return line + "\n"
+        text = json.dumps(value, indent=indent)
+    return text
 
 
 class JsonlAppender[R: Record]:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ def write_traces(
     config: DistillConfig | EvaluateConfig,
     sampling: SamplingConfig,
     template: str,
-    tick: Callable[[], None],
+    clock: cost.StageClock,
 ) -> Answers:
     """Answers every (problem, sample) that `path` does not hold yet; each answer is appended as it finishes.
 
@@ -113,7 +113,7 @@ def write_traces(
         directory: Hugging Face directory of the model.
         config: its engine, and a response_prefix, which is put after the prompt and in front of the response.
         sampling, template: of the config, or of the protocol that it names.
-        tick: called after every answer.
+        clock: of the stage; it is told of vLLM's devices, and ticks after every answer.
     """
     prefix, teacher = config.response_prefix, model_name(config.model)
     tokenizer = load_tokenizer(directory)
@@ -127,11 +127,10 @@ def write_traces(
         )
         with processes.writer_first(path.name):  # all must know the same answers, and the first one mends the file
             appender = stack.enter_context(JsonlAppender(path, Trace))
-        provenance: dict[str, object] = {
-            "stop_token_ids": list(stop_ids),
-            "stop_reason": why,
-            "engine": engine.describe(),
-        }
+        about = engine.describe()
+        if config.engine == "vllm":
+            clock.occupy(about["device_kind"], about["devices"])
+        provenance: dict[str, object] = {"stop_token_ids": list(stop_ids), "stop_reason": why, "engine": about}
         done = {(trace.problem_id, trace.sample): trace for trace in appender.existing}
         total = len(problems) * sampling.n
         asked = [p for p in problems if any((p.id, s) not in done for s in range(sampling.n))]
@@ -155,7 +154,7 @@ def write_traces(
                 done[problem.id, sample] = trace
                 tokens += len(completion.token_ids)
                 progress.update(len(done), rate=f"{tokens / (time.monotonic() - start):.0f} tokens/s")
-                tick()
+                clock.tick()
 
             engine.generate(
                 [prompts[p.id] + prefix for p in asked],

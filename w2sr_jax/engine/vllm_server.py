@@ -32,7 +32,7 @@ COMMAND = f"VLLM_SERVER_DEV_MODE=1 python -m vllm.entrypoints.openai.api_server 
 CONNECT_S = 10.0  # for the short questions: health, models, version
 POLL_S = 0.5
 SAY_S = 60.0  # a server's start is told about so often
-GONE = (ConnectionError, TimeoutError, http.client.HTTPException, urllib.error.URLError)
+GONE = (OSError, http.client.HTTPException)  # of the first are a refused or broken connection, a timeout, a lost route
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # servers are near; a proxy is not asked
 
 
@@ -53,7 +53,6 @@ class Servers:
         slots: requests that each server is given together.
         timeout_s: longest wait for one answer.
         child: the server's process when it was started here; closed with this.
-        devices: of one server, if known.
 
     Raises:
         W2SRError: none can be reached, or one serves another model.
@@ -67,11 +66,10 @@ class Servers:
         timeout_s: float,
         *,
         child: Child | None = None,
-        devices: int | None = None,
     ):
         self._slots, self._timeout_s, self._child = slots, timeout_s, child
         self._served: dict[str, str] = {}  # url -> the model's name there
-        lengths, about, silent = [], dict[str, Any](), list[str]()
+        lengths, about, silent, devices = [], dict[str, Any](), list[str](), 0
         for url in (url.rstrip("/") for url in urls):
             try:
                 self._served[url], length = _served(url, names)
@@ -79,6 +77,7 @@ class Servers:
             except GONE as error:
                 silent.append(f"{url} ({_reason(error)})")
                 continue
+            devices += about["devices"]
             lengths.append(length)
         if not self._served:
             raise W2SRError(
@@ -88,8 +87,8 @@ class Servers:
         for one in silent:
             logging.warning("vllm: no server answers at %s; going on without it", one)
         self.places: Sequence[str] = list(self._served)
-        self.about: dict[str, Any] = {"mode": "server", "servers": len(self._served), "devices": devices}
-        self.about |= {"max_model_len": min(lengths)} | about
+        self.about: dict[str, Any] = {"mode": "server", "servers": len(self._served)}
+        self.about |= {"max_model_len": min(lengths)} | about | {"devices": devices}
 
     def run(
         self, requests: Sequence[Request], params: dict[str, Any], on_answer: OnAnswer, place: str | None = None
@@ -213,8 +212,7 @@ def start_server(arguments: dict[str, Any], names: Sequence[str], timeout_s: flo
                 said = waited
                 logging.info("the vLLM server is still starting after %d s", waited)
             time.sleep(POLL_S)
-        devices = arguments["tensor_parallel_size"]
-        return Servers([url], names, arguments["max_num_seqs"], timeout_s, child=child, devices=devices)
+        return Servers([url], names, arguments["max_num_seqs"], timeout_s, child=child)
     except W2SRError as error:
         child.close()
         raise W2SRError(explain(str(error))) from None
@@ -268,12 +266,12 @@ def _served(url: str, names: Sequence[str]) -> tuple[str, int]:
 
 
 def _describe(url: str) -> dict[str, Any]:
-    """What a server with our extension says of itself."""
+    """What a server with our extension says of itself; one without it counts as one device that nobody knows."""
     try:
-        (about, *_) = ask(url, "/collective_rpc", {"method": "describe_worker"}, CONNECT_S)["results"]
+        workers = ask(url, "/collective_rpc", {"method": "describe_worker"}, CONNECT_S)["results"]
     except W2SRError:
-        return {"device_kind": "unknown", "batch_invariant": None}
-    return about
+        return {"device_kind": "unknown", "batch_invariant": None, "devices": 1}
+    return workers[0] | {"devices": len(workers)}
 
 
 def _message(content: bytes) -> str:

@@ -96,7 +96,10 @@ def generate(engine: Any, request: dict[str, Any], send: Send, orphaned: Callabl
             )
             engine.add_request(f"{index}:{sample}", {"prompt_token_ids": prompt}, params)
             added.append(f"{index}:{sample}")
-        except Exception as error:  # nothing has run yet: whatever it is, it is about this request
+        except Exception as error:
+            if type(error).__name__ == "EngineDeadError":  # in a process of its own it runs from the first request on
+                raise
+            # Nothing has run yet: whatever it is, it is about this request.
             engine.abort_request(added)
             send({"refused": one_line(error)})
             return

@@ -42,7 +42,7 @@ def main(config: DistillConfig, workdir: str) -> dict[str, Any]:
         return read_json(root / "manifest.json")
     with cost.StageClock(workdir, "distill") as clock:
         answers = write_traces(
-            root / "traces.jsonl", directory, problems, config, config.sampling, config.template, clock.tick
+            root / "traces.jsonl", directory, problems, config, config.sampling, config.template, clock
         )
 
         def finish() -> dict[str, Any]:

@@ -60,9 +60,7 @@ def main(config: EvaluateConfig, workdir: str) -> dict[str, Any]:
     if config.protocol:
         asked = within_context(sampling, protocol.template, problems, directory, config.response_prefix)
     with cost.StageClock(workdir, "evaluate") as clock:
-        answers = write_traces(
-            root / "responses.jsonl", directory, problems, config, asked, protocol.template, clock.tick
-        )
+        answers = write_traces(root / "responses.jsonl", directory, problems, config, asked, protocol.template, clock)
 
         def finish() -> dict[str, Any]:
             traces, cuts = cut_at_stops(answers.traces, protocol.stops, len(config.response_prefix))

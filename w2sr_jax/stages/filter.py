@@ -57,7 +57,7 @@ def main(config: FilterConfig, workdir: str) -> dict[str, Any]:
             "incorrect": [t for t in kept if not t.correct],
         }
         subsets = _draw(config, before)
-        wanted = {name: config.max_traces or len(before[name]) for name in SUBSETS}
+        wanted = {name: config.max_traces or len(subsets[name]) for name in SUBSETS}
         for name in SUBSETS:
             if len(subsets[name]) < wanted[name]:
                 logging.warning("%s.jsonl: %d traces, %d were wanted", name, len(subsets[name]), wanted[name])

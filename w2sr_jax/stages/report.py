@@ -10,6 +10,7 @@ report.md, report.html and its tables as CSV and LaTeX.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -99,13 +100,16 @@ def traces_report(config: ReportConfig, tick: Callable[[], None]) -> dict[str, A
 def named_sets(paths: tuple[str, ...]) -> dict[str, str]:
     """{name: path} of NAME=PATH, or of paths that get the last parts of themselves that tell them apart.
 
+    A path that exists is one, whatever characters it has.
+
     Raises:
         UsageError: two have one name.
     """
     found: dict[str, str] = {}
     for text in paths:
-        name, _, path = text.rpartition("=")
-        parts = Path(path).with_suffix("").parts
+        before, equals, after = text.partition("=")
+        name, path = (before, after) if equals and not os.path.exists(text) else ("", text)
+        parts = Path(path.removesuffix(".jsonl")).parts
         name = name or next((n for i in range(1, len(parts) + 1) if (n := "/".join(parts[-i:])) not in found), path)
         if name in found:
             raise UsageError(f"config.traces: two sets are called {name!r}; write NAME=PATH")
