@@ -25,7 +25,8 @@ def test_a_summary_gives_mean_sd_and_rgr_over_seeds(tmp_path, capsys):
     claim = found["claims"]["students learn"]
     assert (claim["seeds_holding"], claim["seeds"], claim["holds"]) == (3, 3, True)
     assert found["ledger"]["ratios"]["w2sr"]["route"] == pytest.approx(4.0)
-    assert found["ledger"]["ratio_ranges"]["w2sr"]["equal_accuracy"] == pytest.approx([2.0, 2.4])
+    assert found["ledger"]["ratio_ranges"]["w2sr"]["equal_accuracy"] == pytest.approx([1.8, 2.1])
+    assert found["ledger"]["with_teacher"]["w2sr"] == pytest.approx(20.0)
     assert "holds (3 of 3 seeds alone)" in capsys.readouterr().out
     assert "<svg" in (tmp_path / "summary" / "report.html").read_text()
 

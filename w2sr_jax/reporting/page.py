@@ -175,11 +175,7 @@ def costs(report: Report, figures: dict[str, list[Figure]], prefix: str = "") ->
         parts.append(Table(tables.ratios_table(report), f"{prefix}cost-ratios"))
     stages = Table(tables.ledger_table(report), f"{prefix}ledger", text_columns=3)
     parts.append(Folded("Ledger of every stage", [stages]))
-    about = (
-        "How many times dearer GRPO is depends on what is charged, so each definition has its row. Seconds are "
-        "measured, not estimated; FLOPs are model FLOPs; a dash is not known."
-    )
-    return [Section("What each route costs", parts, about)]
+    return [Section("What each route costs", parts, tables.COSTS_NOTE)]
 
 
 def training(figures: dict[str, list[Figure]]) -> list[Section]:

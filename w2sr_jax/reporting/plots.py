@@ -144,15 +144,14 @@ def cost_figure(report: Report, benchmark: str, name: str) -> Figure | None:
     if not routes:
         return None
     drawing = Drawing(280)
-    axes, teacher = drawing.axes, report["ledger"]["teacher"]
+    axes, with_teacher = drawing.axes, report["ledger"].get("with_teacher", {})
     for number, (arm, route) in enumerate(routes.items()):
         row, spent = report["arms"][arm][benchmark], route["total"]["device_seconds"]
         value, (low, high) = 100 * row["pass_at_1"], (100 * end for end in row["interval"])
         tint = LIGHT["ceiling" if arm == report["ceiling"] else SERIES[number % 4]]
         shape = SHAPES[number % len(SHAPES)]
         axes.plot([spent, spent], [low, high], color=tint, lw=1.5, alpha=0.6)
-        if teacher and arm != report["ceiling"]:
-            charged = spent + teacher["total"]["device_seconds"]
+        if (charged := with_teacher.get(arm)) is not None:
             axes.plot([spent, charged], [value, value], color=tint, lw=1.1, ls=":")
             axes.plot(charged, value, shape, ms=6, color=LIGHT["card"], mec=tint, mew=1.4)
         (point,) = axes.plot(spent, value, shape, ms=9, color=tint, mec=LIGHT["card"], label=short(arm), ls="")
@@ -167,12 +166,12 @@ def cost_figure(report: Report, benchmark: str, name: str) -> Figure | None:
     axes.set_xlabel("device-seconds of the route")
     axes.set_ylabel("Pass@1, %")
     drawing.legend()
-    charged = " Hollow points, dotted: with the making of the teacher." if teacher else ""
+    hollow = " Hollow points, dotted: with the making of the teacher." if with_teacher else ""
     title = f"Accuracy on {benchmark} against training cost."
     about = (
         f"Logarithmic; whiskers are the {spread(report)}; dashed: {', '.join((report['base'], *report['baselines']))}."
     )
-    return Figure(drawing.svg(name, title, about + charged), title, about + charged)
+    return Figure(drawing.svg(name, title, about + hollow), title, about + hollow)
 
 
 def curves_figures(report: Report, name: str) -> list[Figure]:

@@ -198,6 +198,11 @@ def _ledger(reports: list[Report]) -> dict[str, Any]:
             if all(arm in ledger["routes"] for ledger in ledgers)
         },
         "teacher": {"stages": [], "total": _mean_total([t["total"] for t in teachers])} if all(teachers) else None,
+        "with_teacher": {
+            arm: statistics.fmean(ledger["with_teacher"][arm] for ledger in ledgers)
+            for arm in first.get("with_teacher", {})
+            if all(arm in ledger.get("with_teacher", {}) for ledger in ledgers)
+        },
         "definitions": first["definitions"],
         "ratios": ratios,
         "ratio_ranges": ranges,

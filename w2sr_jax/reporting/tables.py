@@ -16,6 +16,12 @@ SCORING_NOTE = (
     "after its first complete box; with Wilson's interval (of all seeds' problems together). Only main is "
     "compared above."
 )
+COSTS_NOTE = (
+    "How many times dearer GRPO is depends on what is charged, so each definition has its row. Seconds are measured, "
+    "not estimated, and the first student that a process trains pays for compiling what later ones reuse; FLOPs are "
+    "model FLOPs. A dash is not known, or has no meaning: the making of the teacher for a student whom another model "
+    "taught, GRPO's way to the accuracy of a student that is not shown to beat the base."
+)
 VERDICTS = {True: "holds", False: "FAILS", "not shown": "not shown"}
 
 
@@ -236,7 +242,7 @@ def summary_text(report: Report) -> str:
         parts.append(markdown_table(claims_table(report)))
         parts += [many] if (many := multiplicity.sentence(report["claims"])) else []
     if report["ledger"]["ratios"]:
-        parts.append(markdown_table(ratios_table(report)))
+        parts += [markdown_table(ratios_table(report)), COSTS_NOTE]
     return "\n\n".join(parts)
 
 
