@@ -60,6 +60,24 @@ def test_claims_carry_the_paired_difference_and_a_verdict(done):
     assert found["claims"]["upside down"]["holds"] is False
 
 
+@pytest.mark.parametrize(("more", "p", "holds"), [(4, 0.125, "not shown"), (6, 0.03125, True)])
+def test_a_difference_of_few_problems_has_to_pass_the_sign_test_too(tmp_path, more, p, holds):
+    found = report.main(experiment(tmp_path, base=10, student=10 + more), str(tmp_path / "report"))
+    claim = found["claims"]["students learn"]
+    assert claim["p"] == pytest.approx(p)
+    assert claim["holds"] == holds
+    assert (claim["interval"][0] > 0) == (holds is True)
+
+
+def test_few_problems_of_several_benchmarks_are_counted_together(tmp_path):
+    config = experiment(tmp_path, base=10, student=13)
+    for arm, right in {"base": 0, "forced": 8, "w2sr": 3, "grpo": 20}.items():
+        config.arms[arm] += evaluate(tmp_path / f"second-{arm}", right, total=20, benchmark="hard")
+    claim = report.main(config, str(tmp_path / "report"))["claims"]["students learn"]
+    assert claim["p"] == pytest.approx(0.03125)
+    assert claim["interval"][0] > 0
+
+
 def test_the_cost_ratio_is_given_in_every_definition(done):
     found, _ = done
     assert found["ledger"]["ratios"]["w2sr"] == pytest.approx({

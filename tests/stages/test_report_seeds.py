@@ -5,6 +5,7 @@ import pytest
 from tests.stages.results import experiment, seeds, with_rules
 from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.stage_config import ReportConfig
+from w2sr_jax.reporting import summary
 from w2sr_jax.stages import report
 
 
@@ -14,11 +15,13 @@ def test_a_summary_gives_mean_sd_and_rgr_over_seeds(tmp_path, capsys):
     row = found["arms"]["w2sr"]["micro"]
     assert (row["pass_at_1"], row["sd"]) == pytest.approx((0.5, 0.04))
     assert row["per_seed"] == [0.50, 0.54, 0.46]
-    # t(.975, 2) = 4.302653; the gap is 0.5 in every seed, so Fieller's interval is the t interval over it.
-    half = 4.302653 * 0.04 / 3**0.5
-    assert row["interval"] == pytest.approx([0.5 - half, 0.5 + half], abs=1e-6)
+    # t(.975, 2) = 4.302653; the problems' own error is larger than that over seeds: (0.5 x 0.5 / 100 / 3)^0.5.
+    half = 4.302653 * (0.25 / 100 / 3) ** 0.5
+    assert row["interval"] == pytest.approx([0.5 - half, 0.5 + half], abs=0.004)
     cell = found["rgr"]["w2sr"]["micro"]
     assert cell["value"] == pytest.approx(0.8)
+    # The gap is 0.5 in every seed, so Fieller's interval over seeds is the t interval over it.
+    half = 4.302653 * 0.04 / 3**0.5
     assert cell["interval"] == pytest.approx([(0.4 - half) / 0.5, (0.4 + half) / 0.5], abs=1e-6)
     assert cell["per_seed"] == pytest.approx([0.8, 0.88, 0.72])
     assert found["baselines"]["forced"]["micro"]["rgr"]["value"] == pytest.approx(0.6)
@@ -53,11 +56,38 @@ def test_a_summary_averages_the_other_rules_over_seeds(tmp_path, capsys):
     assert row["disagreements"] == {"main_only": 2, "second_only": 6}
 
 
-def test_seeds_that_came_out_alike_by_chance_are_held_against_the_sampling_error_of_their_problems(tmp_path):
-    places = [tmp_path / str(seed) for seed in range(3)]
+def alike(root, **scores):
+    """The summary over three seeds that are the same."""
+    places = [root / str(seed) for seed in range(3)]
     for seed, place in enumerate(places):
-        report.main(experiment(place, student=12, seed=seed), str(place / "report"))
-    found = report.main(ReportConfig(reports=tuple(str(place / "report") for place in places)), str(tmp_path / "all"))
+        report.main(experiment(place, seed=seed, **scores), str(place / "report"))
+    config = ReportConfig(reports=tuple(str(place / "report") for place in places))
+    return report.main(config, str(root / "all")), config
+
+
+def test_rgr_over_seeds_that_came_out_alike_has_no_less_than_the_sampling_error_of_the_problems(tmp_path):
+    found, config = alike(tmp_path)
+    low, high = found["rgr"]["w2sr"]["micro"]["interval"]
+    # The student misses 10 of the ceiling's 50 more: of 1 - missed / gap each seed has the error of one experiment.
+    half = 4.302653 * (0.1 * 0.9 / 100 / 3) ** 0.5 / 0.5
+    assert high - low == pytest.approx(2 * half, rel=0.3)
+    assert found["arms"]["w2sr"]["micro"]["interval"][1] - 0.5 > 0.1
+    # A report of old does not tell how its arms went together.
+    reports = summary.load_reports(config)
+    for one in reports:
+        del one["rgr"]["w2sr"]["micro"]["sampling"]
+    low_of_old, high_of_old = summary.summarise(config, reports)["rgr"]["w2sr"]["micro"]["interval"]
+    assert low_of_old < low < high < high_of_old
+
+
+def test_a_gap_that_seeds_agree_on_by_chance_leaves_rgr_undefined(tmp_path):
+    found, _ = alike(tmp_path, base=10, student=50, ceiling=12)
+    assert "does not beat the base 'base' beyond noise: +0.020" in found["rgr"]["w2sr"]["micro"]["undefined"]
+    assert found["baselines"]["forced"]["micro"]["rgr"].keys() == {"undefined", "per_seed"}
+
+
+def test_seeds_that_came_out_alike_by_chance_are_held_against_the_sampling_error_of_their_problems(tmp_path):
+    found, _ = alike(tmp_path, student=12)
     claim = found["claims"]["students learn"]
     assert claim["difference"] == pytest.approx(0.02)
     # A seed's difference of 2 in 100 pairs has a standard error of (0.02 x 0.98 / 100)^0.5, the mean of three less.

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from w2sr_jax.grading.statistics import Interval, spearman, t_interval, wilson_interval
+from w2sr_jax.grading.statistics import Interval, mean_error, spearman, t_interval, wilson_interval
 
 Study = dict[str, Any]  # of one set, see traces/lab.py
 Value = tuple[float, Interval]
@@ -73,8 +73,9 @@ def pooled(labs: list[dict[str, Any]]) -> dict[str, Any]:
     with_student = [name for name in labs[0]["gains"] if all(name in lab["gains"] for lab in labs)]
     gains: dict[str, Gain] = {}
     for name in with_student:
-        values = [lab["gains"][name]["value"] for lab in labs]
-        gains[name] = {"value": statistics.fmean(values), "interval": list(t_interval(values))}
+        values, intervals = zip(*((lab["gains"][name]["value"], lab["gains"][name]["interval"]) for lab in labs))
+        interval = t_interval(values, least_error=mean_error(intervals))
+        gains[name] = {"value": statistics.fmean(values), "interval": list(interval)}
     return {"sets": sets, "gains": gains, "gain_is": labs[0]["gain_is"], "go_with": go_with(sets, gains)}
 
 

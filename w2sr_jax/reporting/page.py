@@ -144,7 +144,11 @@ def by_benchmark(report: Report, figures: dict[str, list[Figure]]) -> list[Secti
 def claims(report: Report, prefix: str = "") -> list[Section]:
     if not report["claims"]:
         return []
-    over = "over seeds (t)" if tables.is_summary(report) else "over problems (paired bootstrap)"
+    over = (
+        "over seeds (t)"
+        if tables.is_summary(report)
+        else "over problems (paired bootstrap; of fewer than ten, the sign test too)"
+    )
     about = (
         f"A claim holds or fails when the 95 % interval of the difference, {over}, leaves 0 out; else it is not shown."
     )

@@ -146,10 +146,10 @@ def spent_until(workdirs: tuple[str, ...], accuracy: float) -> float | None:
         devices = next((line.device_count for line in read_ledger(workdir) if line.stage in TRAINING), 0)
         rows = _rows(workdir) if devices else []
         reached = [step for step, value in _points(rows, VALIDATION) if value >= accuracy]
-        steps = [row.get("step_seconds") for row in rows if not reached or row["step"] <= reached[0]]
-        if None in steps:
+        steps = [row for row in rows if not reached or row["step"] <= reached[0]]
+        if any(row.get("step_seconds") is None for row in steps):
             return None
-        spent += devices * sum(steps)
+        spent += devices * sum(row["step_seconds"] for row in steps)
         if reached:
             return spent
     return None
