@@ -80,13 +80,12 @@ def pooled(labs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _merged(studies: list[Study]) -> Study:
-    """Counts, by key and below; distributions of seeds; bins of length by their order."""
+    """Counts, by key and below; distributions of seeds; bins of length."""
     merged: Study = {}
     for key, first in studies[0].items():
         values = [study[key] for study in studies]
         if key == "by_length":
-            bins = min(map(len, values))
-            merged[key] = [_merged_bin([rows[i] for rows in values]) for i in range(bins)]
+            merged[key] = _merged_bins(values) if all(values) else []
         elif key == "by_level":
             levels = [level for level in first if all(level in value for value in values)]
             merged[key] = {level: [sum(value[level][i] for value in values) for i in (0, 1)] for level in levels}
@@ -103,6 +102,15 @@ def _merged(studies: list[Study]) -> Study:
         else:
             merged[key] = sum(values)
     return merged
+
+
+def _merged_bins(of_seeds: list[list[dict[str, float]]]) -> list[dict[str, float]]:
+    """The bins of all seeds, each put together with the nearest in length of the seed that has most of them."""
+    means = [row["mean"] for row in max(of_seeds, key=len)]
+    merged: list[list[dict[str, float]]] = [[] for _ in means]
+    for row in (row for bins in of_seeds for row in bins):
+        merged[min(range(len(means)), key=lambda i: abs(row["mean"] - means[i]))].append(row)
+    return [_merged_bin(rows) for rows in merged]
 
 
 def _merged_bin(rows: list[dict[str, float]]) -> dict[str, float]:
