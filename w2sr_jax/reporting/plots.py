@@ -21,6 +21,7 @@ from w2sr_jax.reporting.tables import benchmarks, headline, is_summary, quantity
 
 Report = dict[str, Any]
 VARIANTS = {"w2sr": "all traces", "w2sr_p": "correct traces", "w2sr_n": "incorrect traces"}
+RGR_SHOWN = (-2.0, 3.0)  # an interval of a small gap can be wide; the bars must stay readable
 MOST_CURVES = 8  # lines that can still be told apart
 
 
@@ -82,19 +83,19 @@ def rgr_figure(report: Report, benchmark: str, name: str) -> Figure | None:
     cells = {arm: cell for arm, cell in cells.items() if "value" in cell}
     if not cells:
         return None
-    # An interval of a small gap can be wide; the bars must stay readable.
-    rows = [
-        Bar(arm, cell["value"], max(-2.0, cell["interval"][0]), min(3.0, cell["interval"][1]), colour(report, arm))
-        for arm, cell in cells.items()
-    ]
+    ends = {arm: cell["interval"] for arm, cell in cells.items()}
+    rows = [Bar(arm, cells[arm]["value"], low, high, colour(report, arm)) for arm, (low, high) in ends.items()]
     drawing = Drawing(bars_height(len(rows)))
-    drawing.bars(rows, f"{benchmark}: RGR", lambda value: f"{value:.2f}")
+    drawing.bars(rows, f"{benchmark}: RGR", lambda value: f"{value:.2f}", RGR_SHOWN)
     drawing.axes.axvline(0, color=LIGHT["base"], lw=1.2)
     drawing.axes.axvline(1, color=LIGHT["ceiling"], ls=(0, (4, 3)), lw=1.2)
     low, high = drawing.axes.get_xlim()
     drawing.axes.set_xlim(low, max(high, 1.08))
     title = "Reasoning gap recovered."
     about = f"0 is the base, 1 (dashed) the GRPO ceiling; {spread(report)}."
+    least, most = RGR_SHOWN
+    if beyond := [row.name for row in rows if min(row.low, row.value) < least or max(row.high, row.value) > most]:
+        about += f" Cut off at {least:g} and {most:g}: {', '.join(beyond)}."
     return Figure(drawing.svg(name, title, about), title, about)
 
 
