@@ -1,11 +1,15 @@
 """A report over the reports of several seeds."""
 
+import re
+
 import pytest
 
-from tests.stages.results import experiment, seeds, with_rules
+from tests.stages.results import evaluate, experiment, seeds, with_rules
 from w2sr_jax.core.errors import UsageError
+from w2sr_jax.core.files import read_json, write_json
 from w2sr_jax.core.stage_config import ReportConfig
-from w2sr_jax.reporting import summary
+from w2sr_jax.grading.statistics import wilson_interval
+from w2sr_jax.reporting import summary, tables
 from w2sr_jax.stages import report
 
 
@@ -32,6 +36,39 @@ def test_a_summary_gives_mean_sd_and_rgr_over_seeds(tmp_path, capsys):
     assert found["ledger"]["with_teacher"]["w2sr"] == pytest.approx(20.0)
     assert "holds (3 of 3 seeds alone)" in capsys.readouterr().out
     assert "<svg" in (tmp_path / "summary" / "report.html").read_text()
+
+
+def test_a_problem_that_all_seeds_were_asked_counts_once(tmp_path, capsys):
+    found, _ = alike(tmp_path)
+    assert found["arms"]["w2sr"]["micro"]["n"] == 100
+    text, page = (tmp_path / "all" / "report.md").read_text(), (tmp_path / "all" / "report.html").read_text()
+    assert "micro (n=100 a seed), seeds 0, 1, 2" in text
+    assert "micro (100 problems a seed)" in page
+    low, high = (100 * end for end in wilson_interval(99, 100))
+    assert len(re.findall(rf"99\.0 \[{low:.1f}, {high:.1f}\]", text)) == 4  # stopped, of each arm
+    low, high = (100 * end for end in wilson_interval(1, 100))
+    assert re.search(rf"\| w2sr +\| 300 .*1\.0 \[{low:.1f}, {high:.1f}\]", text)  # length stops
+
+
+def test_a_ratio_that_one_seed_does_not_have_has_no_mean(tmp_path, capsys):
+    places = seeds(tmp_path)
+    other = read_json(tmp_path / "s46" / "report" / "report.json")
+    other["ledger"]["ratios"]["w2sr"]["equal_accuracy"] = None
+    write_json(tmp_path / "s46" / "report" / "report.json", other)
+    found = report.main(ReportConfig(reports=places), str(tmp_path / "summary"))
+    assert found["ledger"]["ratios"]["w2sr"]["equal_accuracy"] is None
+    assert tables.ratio(found["ledger"], "w2sr", "equal_accuracy") == "-"
+    assert found["ledger"]["ratios"]["w2sr"]["route"] == pytest.approx(4.0)
+
+
+def test_seeds_of_different_benchmarks_are_refused_even_where_decoding_may_differ(tmp_path):
+    places = seeds(tmp_path, students=(50, 54), numbers=(0, 1))
+    config = experiment(tmp_path / "s54", student=54, seed=1)
+    for arm in config.arms:
+        config.arms[arm] += evaluate(tmp_path / f"second-{arm}", 8, total=20, benchmark="hard")
+    report.main(config, places[1])
+    with pytest.raises(UsageError, match="differ in benchmarks: 'hard'"):
+        report.main(ReportConfig(reports=places, allow_mixed_decoding=True), str(tmp_path / "summary"))
 
 
 def test_a_summary_refuses_a_seed_twice_and_a_single_seed(tmp_path):

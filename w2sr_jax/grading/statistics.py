@@ -15,7 +15,7 @@ Interval = tuple[float, float]
 FEW = 10  # problems that tell two arms apart, below which bootstrap draws alone promise too much
 
 
-def wilson_interval(successes: float, trials: int, confidence: float = 0.95) -> Interval:
+def wilson_interval(successes: float, trials: float, confidence: float = 0.95) -> Interval:
     """Wilson's score interval of a proportion (Wilson 1927): right also at 0 and at 1, where mean +- sd is not.
 
     Args:

@@ -59,7 +59,8 @@ def origin(report: Report) -> str:
     """Which problems were asked, and of which seeds."""
     arms = report["arms"][report["base"]]
     names = [name for name in tables.benchmarks(report) if name != "average"]
-    what = ", ".join(f"{name} ({arms[name]['n']} problems)" for name in names)
+    each = " a seed" if tables.is_summary(report) else ""
+    what = ", ".join(f"{name} ({arms[name]['n']} problems{each})" for name in names)
     if tables.is_summary(report):
         return f"{what}; {len(report['seeds'])} seeds ({', '.join(map(str, report['seeds']))})"
     return f"{what}; seed {report['seed']}"
@@ -196,7 +197,8 @@ def scoring(report: Report) -> list[Section]:
 def hygiene(report: Report) -> list[Section]:
     if not report["hygiene"]:
         return []
-    what = "Share of the evaluated responses that raise each flag, with Wilson's interval."
+    over = " (that of one seed's responses)" if tables.is_summary(report) else ""
+    what = f"Share of the evaluated responses that raise each flag, with Wilson's interval{over}."
     table = Table(tables.hygiene_table(report), "hygiene", dots=dots(report))
     return [Section("Response hygiene", [table], what)]
 

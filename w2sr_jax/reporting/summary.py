@@ -48,6 +48,8 @@ def load_reports(config: ReportConfig) -> list[Report]:
                 raise UsageError(f"config.reports: {workdir} and {config.reports[0]} differ in {key}: {odd[0]!r}")
         if (report["base"], report["ceiling"]) != (first["base"], first["ceiling"]):
             raise UsageError(f"config.reports: {workdir} and {config.reports[0]} differ in base or ceiling")
+        if odd := sorted(report["arms"][report["base"]].keys() ^ first["arms"][first["base"]].keys()):
+            raise UsageError(f"config.reports: {workdir} and {config.reports[0]} differ in benchmarks: {odd[0]!r}")
         odd = _differing_protocol(first["decoding"], report["decoding"])
         if odd and not config.allow_mixed_decoding:
             raise W2SRError(
@@ -113,7 +115,7 @@ def _arm(reports: list[Report], arm: str, benchmark: str) -> dict[str, Any]:
         "pass_at_1": statistics.fmean(values),
         "sd": statistics.stdev(values),
         "interval": [max(0.0, low), min(1.0, high)],
-        "n": sum(row["n"] for row in rows),
+        "n": min(row["n"] for row in rows),  # of a seed: all may have been asked the same ones
         "stop_rate": statistics.fmean(row["stop_rate"] for row in rows),
         "per_seed": values,
     }
@@ -184,7 +186,7 @@ def _claim(reports: list[Report], sentence: str) -> dict[str, Any]:
 
 
 def _ledger(reports: list[Report]) -> dict[str, Any]:
-    """Mean cost of each route over seeds; mean, least and greatest of each ratio."""
+    """Mean cost of each route over seeds; mean, least and greatest of each ratio that every seed has."""
     ledgers = [report["ledger"] for report in reports]
     first = ledgers[0]
     ratios: dict[str, dict[str, float | None]] = {}
@@ -194,8 +196,9 @@ def _ledger(reports: list[Report]) -> dict[str, Any]:
         for key in by_definition:
             values = [ledger["ratios"].get(arm, {}).get(key) for ledger in ledgers]
             known = [value for value in values if value is not None]
-            ratios[arm][key] = statistics.fmean(known) if known else None
-            ranges[arm][key] = [min(known), max(known)] if known else None
+            everywhere = len(known) == len(ledgers)  # a mean of some seeds would be of the lucky ones
+            ratios[arm][key] = statistics.fmean(known) if everywhere else None
+            ranges[arm][key] = [min(known), max(known)] if everywhere else None
     teachers = [ledger["teacher"] for ledger in ledgers]
     return {
         "routes": {
