@@ -9,7 +9,7 @@ import pytest
 
 from w2sr_jax.core import cost, processes
 from w2sr_jax.core.config import PriceConfig
-from w2sr_jax.core.cost import CompileTimer, LedgerLine, StageClock, append_ledger, read_ledger
+from w2sr_jax.core.cost import CompileTimer, LedgerLine, StageClock, append_ledger, mean_devices, read_ledger
 from w2sr_jax.core.files import write_json
 from w2sr_jax.core.records import RecordError
 
@@ -80,6 +80,7 @@ def test_each_attempt_counts_on_the_devices_that_it_had(tmp_path):
         clock._started -= 100.0
     assert clock.line().device_seconds == pytest.approx(10 * 256 + 100 * 4, rel=0.01)
     assert clock.line().seconds == pytest.approx(110, rel=0.01)
+    assert mean_devices(clock.line().to_json()) == pytest.approx((10 * 256 + 100 * 4) / 110, rel=0.01)
 
 
 def test_the_devices_of_an_engine_in_another_process_are_charged_instead(tmp_path):

@@ -115,6 +115,56 @@ def test_fieller_refuses_a_gap_within_noise():
         st.fieller_interval([0.1, 0.2], [-0.1, 0.2])
 
 
+def test_fieller_is_held_against_the_larger_of_the_seeds_error_and_one_that_is_there_in_any_case():
+    gains, gaps, least = [0.40, 0.41, 0.39, 0.42], [0.70, 0.71, 0.55, 0.69], (0.003, 0.001, 0.002)
+    low, high = st.fieller_interval(gains, gaps, least=least)
+    assert low < st.fieller_interval(gains, gaps)[0]
+    for ratio, inside in [(low - 0.01, False), (low + 0.01, True), (high - 0.01, True), (high + 0.01, False)]:
+        error = (least[0] - 2 * ratio * least[1] + ratio**2 * least[2]) ** 0.5
+        ends = st.t_interval([g - ratio * d for g, d in zip(gains, gaps, strict=True)], least_error=error)
+        assert (ends[0] <= 0 <= ends[1]) == inside
+    with pytest.raises(ValueError, match="within its noise"):
+        st.fieller_interval(gains, gaps, least=(0.0, 0.0, 0.1))
+
+
+def test_the_error_of_a_mean_by_the_intervals_of_its_values():
+    # A standard error of 0.03 and one of 0.04: (0.03^2 + 0.04^2)^0.5 / 2
+    intervals = [(0.5 - 1.959964 * error, 0.5 + 1.959964 * error) for error in (0.03, 0.04)]
+    assert st.mean_error(intervals) == pytest.approx(0.025)
+
+
+def test_the_sign_test_is_that_of_scipy_and_its_interval_leaves_zero_out_exactly_where_p_is_small():
+    from scipy.stats import binomtest
+
+    for plus, minus in itertools.product(range(10), repeat=2):
+        signs = np.array([0.01] * plus + [-0.01] * minus + [0.0] * 5)
+        expected = binomtest(plus, plus + minus).pvalue if plus + minus else 1.0
+        assert st.sign_p(signs) == pytest.approx(expected)
+        low, high = st.sign_interval(signs)
+        assert low <= 0.01 * (plus - minus) <= high
+        assert (st.sign_p(signs) < 0.05) == (low > 0 or high < 0)
+
+
+def test_four_of_thirty_problems_are_too_few_for_a_verdict_and_p_and_interval_agree():
+    for plus in range(10):
+        for minus in range(10 - plus):
+            scores_AP = np.zeros((2, 30))
+            scores_AP[0, :plus] = scores_AP[1, plus : plus + minus] = 1
+            means = st.bootstrap_means(scores_AP, 4000, np.random.default_rng(0))
+            paired = means[:, 0] - means[:, 1], (scores_AP[0] - scores_AP[1]) / 30
+            p, (low, high) = st.paired_p(*paired), st.paired_interval(*paired)
+            assert (p < 0.05) == (low > 0 or high < 0)
+            if plus + minus < 10:
+                assert p >= st.sign_p(paired[1])
+            if (plus, minus) == (4, 0):
+                assert st.draws_p(paired[0]) < 0.05
+                assert p == pytest.approx(0.125)
+    many = np.repeat([0.01, 0.0], [12, 18])
+    draws = np.linspace(0.05, 0.2, 1000)
+    assert st.paired_interval(draws, many) == st.percentile_interval(draws)
+    assert st.paired_p(draws, many) == st.draws_p(draws)
+
+
 def test_newcombe_s_interval_of_a_difference():
     # Newcombe 1998, table II, example (a): 56/70 against 48/80, method 10.
     assert st.newcombe_interval((56, 70), (48, 80)) == pytest.approx((0.0524, 0.3339), abs=1e-4)

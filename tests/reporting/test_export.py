@@ -20,6 +20,30 @@ def test_csv_reads_back_and_is_never_a_formula():
 
 
 @pytest.mark.parametrize(
+    "cell", ["-1+cmd|' /C calc'!A0", "+1;=HYPERLINK(1)", "-1 [0, 1]+A1", "+", "-A1", "+.", "-5 apples"]
+)
+def test_what_only_begins_like_a_number_is_no_number(cell):
+    assert list(csv.reader(io.StringIO(as_csv([[cell]])))) == [[f"'{cell}"]]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "-",
+        "-5",
+        "+1e-05",
+        "-1,234.5",
+        "-3.1 %",
+        "+11.2 [+6.2, +16.0]",
+        "-0.01 [-0.05, 0.02] for free",
+        "+0.30 [-0.20, +0.70], not shown",
+    ],
+)
+def test_numbers_of_our_tables_stay_numbers(cell):
+    assert list(csv.reader(io.StringIO(as_csv([[cell]])))) == [[cell]]
+
+
+@pytest.mark.parametrize(
     ("text", "shown"),
     [
         ("w2sr_p & 50 %", r"w2sr\_p \& 50 \%"),

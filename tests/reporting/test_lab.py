@@ -92,6 +92,29 @@ def test_seeds_are_pooled_by_sums_and_by_means_over_seeds():
     assert found["gains"]["a"]["value"] == pytest.approx(0.15)
 
 
+def bins(*rows):
+    """A set whose bins of length are these: (mean, right, graded)."""
+    found = made(4)
+    names = ("from", "to", "mean", "right", "graded")
+    found["by_length"] = [dict(zip(names, (m - 1, m + 1, m, r, g), strict=True)) for m, r, g in rows]
+    return {"sets": {"a": found}, "gains": {}, "gain_is": "x"}
+
+
+def test_bins_of_length_are_pooled_by_length_and_none_is_lost():
+    found = lab.pooled([bins((11, 9, 10), (49, 1, 10)), bins((9, 9, 10), (30, 5, 10), (51, 1, 10), (90, 0, 10))])
+    rows = found["sets"]["a"]["by_length"]
+    assert [(row["from"], row["to"], row["right"], row["graded"]) for row in rows] == [
+        (8, 12, 18, 20),
+        (29, 31, 5, 10),
+        (48, 52, 2, 20),
+        (89, 91, 0, 10),
+    ]
+    assert [row["mean"] for row in rows] == [10, 30, 50, 90]
+    alike = lab.pooled([bins((10, 9, 10), (50, 1, 10))] * 3)["sets"]["a"]["by_length"]
+    assert [(row["right"], row["graded"]) for row in alike] == [(27, 30), (3, 30)]
+    assert lab.pooled([bins((10, 9, 10)), bins()])["sets"]["a"]["by_length"] == []
+
+
 def test_the_page_says_what_is_missing_and_how_to_get_it():
     found = {"sets": {"a": made(4)}, "gains": {}, "gain_is": "the student's gain, points", "go_with": {}}
     (section,) = lab_page.sections({"trace_lab": found})

@@ -28,6 +28,12 @@ def test_uplift_and_the_weaker_teacher_stand_beside_the_paper_s():
     assert rows["teacher below W2SR, of W2SR's Pass@1"] == ["31.5 %", "20.0 %"]
 
 
+def test_the_ratio_beside_the_paper_s_is_without_the_compilation_that_one_student_pays_for_all():
+    found = report(base=0.2, w2sr=0.5, w2sr_p=0.5)
+    found["ledger"]["ratios"]["w2sr_p"] = {"training": 40.0, "training_without_compilation": 30.0}
+    assert cells(found)["RL's training time over W2SR-P's, without compilation"] == ["25x", "30x"]
+
+
 def test_a_teacher_that_answered_another_prompt_is_not_likened():
     found = report(base=0.0, teacher=0.4, w2sr=0.5)
     found["baselines"] = {"teacher": {}}

@@ -39,9 +39,31 @@ def test_ratios_that_are_not_known_are_none():
     assert found["training"] == 1.0
 
 
-@pytest.mark.parametrize(("accuracy", "share"), [(0.1, 0.1), (0.45, 0.5), (0.6, 1.0), (0.7, None)])
-def test_share_of_steps_ends_at_the_first_validation_that_reaches_the_accuracy(accuracy, share):
-    assert routes.share_of_steps([(9, 0.3), (49, 0.5), (99, 0.6)], accuracy) == share
+def validated(workdir, rows, device_count=2):
+    append_ledger(workdir, line("grpo", device_count=device_count))
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(workdir)
+
+
+@pytest.mark.parametrize(("accuracy", "spent"), [(0.1, 22.0), (0.45, 28.0), (0.6, 28.0), (0.7, None)])
+def test_the_seconds_of_steps_are_summed_up_to_the_first_validation_that_reaches_the_accuracy(
+    tmp_path, accuracy, spent
+):
+    rows = [{"step": i, "step_seconds": 1.0 if i else 10.0} for i in range(6)]
+    for step, value in ((1, 0.3), (4, 0.6), (5, 0.5)):
+        rows[step]["validation_pass_at_1"] = value
+    assert routes.spent_until((validated(tmp_path, rows),) * 2, accuracy) == spent
+
+
+def test_an_earlier_training_of_the_route_is_spent_before(tmp_path):
+    first = validated(tmp_path / "a", [{"step": 0, "step_seconds": 5.0}], device_count=1)
+    second = validated(tmp_path / "b", [{"step": 0, "step_seconds": 1.0, "validation_pass_at_1": 0.5}])
+    assert routes.spent_until((first, second), 0.5) == 7.0
+
+
+def test_steps_that_do_not_say_how_long_they_took_leave_it_unknown(tmp_path):
+    place = validated(tmp_path, [{"step": 0, "seconds": 5.0, "validation_pass_at_1": 0.5}])
+    assert routes.spent_until((place,), 0.5) is None
 
 
 def test_curves_skip_unfinished_lines_and_values_that_are_not_numbers(tmp_path):

@@ -7,7 +7,21 @@ from w2sr_jax.reporting import samples, tables
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "-"), (0, "0"), (999, "999"), (1234, "1.23k"), (9e5, "900k"), (2.5e9, "2.5G"), (4e21, "4e+03E")],
+    [
+        (None, "-"),
+        (0, "0"),
+        (999, "999"),
+        (1234, "1.23k"),
+        (9e5, "900k"),
+        (2.5e9, "2.5G"),
+        (4e21, "4e+03E"),
+        (999_499, "999k"),
+        (999_999, "1M"),
+        (999.9e6, "1G"),
+        (999.9, "1k"),
+        (-999_999, "-1M"),
+        (0.012346, "0.0123"),
+    ],
 )
 def test_quantities_have_three_digits_and_a_unit(value, text):
     assert tables.quantity(value) == text

@@ -81,7 +81,11 @@ def experiment(root, base=10, student=50, ceiling=60, forced=40, seed=0):
     grpo = spend(root / "grpo", "grpo", 40.0, compile_seconds=2.0, tokens_out=1000, flops=2e10)
     teacher = spend(root / "teacher", "grpo", 10.0, tokens_out=300, flops=2e9)
     (root / "sft" / "metrics.jsonl").write_text('{"step": 0, "time": 1.0, "loss": 2.0}\n{"step": 1, "loss": null}\n')
-    rows = [{"step": i, "reward": 0.1 * i, "validation/pass_at_1": 0.1 + 0.1 * i} for i in range(10)]
+    # The first step compiles.
+    rows = [
+        {"step": i, "reward": 0.1 * i, "validation/pass_at_1": 0.1 + 0.1 * i, "step_seconds": 3.0 if i else 6.0}
+        for i in range(10)
+    ]
     (root / "grpo" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return ReportConfig(
         arms=arms,

@@ -60,6 +60,24 @@ def test_claims_carry_the_paired_difference_and_a_verdict(done):
     assert found["claims"]["upside down"]["holds"] is False
 
 
+@pytest.mark.parametrize(("more", "p", "holds"), [(4, 0.125, "not shown"), (6, 0.03125, True)])
+def test_a_difference_of_few_problems_has_to_pass_the_sign_test_too(tmp_path, more, p, holds):
+    found = report.main(experiment(tmp_path, base=10, student=10 + more), str(tmp_path / "report"))
+    claim = found["claims"]["students learn"]
+    assert claim["p"] == pytest.approx(p)
+    assert claim["holds"] == holds
+    assert (claim["interval"][0] > 0) == (holds is True)
+
+
+def test_few_problems_of_several_benchmarks_are_counted_together(tmp_path):
+    config = experiment(tmp_path, base=10, student=13)
+    for arm, right in {"base": 0, "forced": 8, "w2sr": 3, "grpo": 20}.items():
+        config.arms[arm] += evaluate(tmp_path / f"second-{arm}", right, total=20, benchmark="hard")
+    claim = report.main(config, str(tmp_path / "report"))["claims"]["students learn"]
+    assert claim["p"] == pytest.approx(0.03125)
+    assert claim["interval"][0] > 0
+
+
 def test_the_cost_ratio_is_given_in_every_definition(done):
     found, _ = done
     assert found["ledger"]["ratios"]["w2sr"] == pytest.approx({
@@ -67,7 +85,7 @@ def test_the_cost_ratio_is_given_in_every_definition(done):
         "training_without_compilation": 38 / 1,
         "route": 40 / 10,
         "route_with_teacher": 40 / 20,
-        "equal_accuracy": 40 * 5 / 10 / 10,  # validation reaches 0.5 at the fifth of ten steps
+        "equal_accuracy": (6 + 4 * 3) / 10,  # validation reaches 0.5 at the fifth step; the first one compiled
         "training_flops": 20.0,
         "route_flops": 10.0,
         "route_flops_with_teacher": 5.0,
@@ -77,6 +95,29 @@ def test_the_cost_ratio_is_given_in_every_definition(done):
     })  # fmt: skip
     assert found["ledger"]["routes"]["w2sr"]["total"]["device_seconds"] == 10.0
     assert found["ledger"]["teacher"]["total"]["tokens_out"] == 300
+
+
+def test_grpo_has_no_way_to_the_accuracy_of_a_student_that_is_not_shown_to_beat_the_base(tmp_path, capsys):
+    config = experiment(tmp_path, base=10, student=11)
+    found = report.main(config, str(tmp_path / "report"))
+    assert found["ledger"]["ratios"]["w2sr"]["equal_accuracy"] is None
+    assert "is not shown to beat the base" in capsys.readouterr().out
+    assert "is not shown to beat the base" in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_the_teacher_is_charged_to_the_students_whom_it_taught(tmp_path):
+    config = experiment(tmp_path)
+    for arm in ("other", "made_of_its_traces"):
+        config.arms[arm], config.routes[arm] = config.arms["w2sr"], config.routes["w2sr"]
+    config.routes["it_made_itself"] = (*config.routes["w2sr"], *config.teacher_route)
+    config.arms["it_made_itself"] = config.arms["w2sr"]
+    config.teachers = {"w2sr": f"{config.teacher_route[0]}/export", "other": "Qwen/Qwen2.5-7B"}
+    found = report.main(config, str(tmp_path / "report"))["ledger"]
+    assert found["with_teacher"] == {"w2sr": 20.0, "made_of_its_traces": 20.0}
+    by_definition = {arm: ratios["route_with_teacher"] for arm, ratios in found["ratios"].items()}
+    assert by_definition == {"w2sr": 2.0, "other": None, "made_of_its_traces": 2.0, "it_made_itself": None}
+    assert found["ratios"]["it_made_itself"]["route"] == 2.0
+    assert found["ratios"]["other"]["tokens_generated_with_teacher"] is None
 
 
 def test_the_page_is_self_contained_and_shows_plots_and_curves(done):

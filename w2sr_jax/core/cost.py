@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from w2sr_jax.core import processes
 from w2sr_jax.core.config import PriceConfig
@@ -103,6 +103,11 @@ class LedgerLine(Record):
     usd: float | None = None  # None: no price was given
     attempts: int = 1  # 1 + the times it was killed and resumed
     resumed: bool = False
+
+
+def mean_devices(row: Mapping[str, Any]) -> float:
+    """How many devices the attempts of a ledger line had, by their seconds."""
+    return float(row["device_seconds"] / row["seconds"] if row["seconds"] else row["device_count"])
 
 
 def append_ledger(workdir: str | Path, line: LedgerLine) -> None:

@@ -228,7 +228,9 @@ class ReportConfig:
     base: str = opt("base", "arm that RGR counts from")
     ceiling: str = opt("grpo", "arm that RGR counts to")
     routes: dict[str, tuple[str, ...]] = opt(dict, "arm -> workdirs of its own training route", reads=True)
-    teacher_route: tuple[str, ...] = opt((), "workdirs that made the teacher; charged separately", reads=True)
+    teacher_route: tuple[str, ...] = opt(
+        (), "workdirs that made the teacher; charged separately, where teachers names no other", reads=True
+    )
     claims: dict[str, tuple[str, str]] = opt(dict, "sentence -> (higher arm, lower arm)")
     reports: tuple[str, ...] = opt((), "report workdirs of the seeds to summarise", reads=True)
     rows: dict[str, tuple[float, ...]] = opt(dict, "arm -> published Pass@1 in %, one for each of row_problems")

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 
 Interval = tuple[float, float]
+FEW = 10  # problems that tell two arms apart, below which bootstrap draws alone promise too much
 
 
-def wilson_interval(successes: float, trials: int, confidence: float = 0.95) -> Interval:
+def wilson_interval(successes: float, trials: float, confidence: float = 0.95) -> Interval:
     """Wilson's score interval of a proportion (Wilson 1927): right also at 0 and at 1, where mean +- sd is not.
 
     Args:
@@ -148,6 +149,12 @@ def t_p(values: Sequence[float], least_error: float = 0.0) -> float:
     return float(2 * stdtr(len(values) - 1, -abs(mean) / error))
 
 
+def mean_error(intervals: Sequence[Sequence[float]]) -> float:
+    """Standard error of the mean of independent values, each of which has its 95 % interval here."""
+    z = stdlib.NormalDist().inv_cdf(0.975)
+    return math.hypot(*((high - low) / (2 * z) for low, high in intervals)) / len(intervals)
+
+
 def _error(values: Sequence[float], least: float) -> float:
     return max(least, stdlib.stdev(values) / math.sqrt(len(values)))
 
@@ -156,6 +163,48 @@ def draws_p(draws: np.ndarray) -> float:
     """Two-sided p of a difference of 0 from its bootstrap draws; never 0: one draw more might differ."""
     other = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
     return min(1.0, 2 * (other + 1) / (len(draws) + 1))
+
+
+def paired_interval(draws: np.ndarray, differences_P: np.ndarray) -> Interval:
+    """Interval of a difference from its bootstrap draws; the wider of it and `sign_interval` where few problems differ.
+
+    Args:
+        differences_P: of each problem, in its part of the whole difference, which is their sum.
+    """
+    low, high = percentile_interval(draws)
+    if np.count_nonzero(differences_P) < FEW:
+        least, most = sign_interval(differences_P)
+        low, high = min(low, least), max(high, most)
+    return low, high
+
+
+def paired_p(draws: np.ndarray, differences_P: np.ndarray) -> float:
+    """Two-sided p of a difference of 0, below 0.05 where `paired_interval` leaves 0 out."""
+    p = draws_p(draws)
+    return max(p, sign_p(differences_P)) if np.count_nonzero(differences_P) < FEW else p
+
+
+def sign_p(differences_P: np.ndarray) -> float:
+    """Two-sided p of the exact sign test: that as many of those that are not 0 have one sign by tosses of a coin."""
+    plus, minus = int((differences_P > 0).sum()), int((differences_P < 0).sum())
+    tail = sum(math.comb(plus + minus, i) for i in range(min(plus, minus) + 1)) / 2 ** (plus + minus)
+    return min(1.0, 2 * tail)
+
+
+def sign_interval(differences_P: np.ndarray, confidence: float = 0.95) -> Interval:
+    """Interval of the sum of differences as large as these, if only their signs are chance.
+
+    The share of positive ones has the exact interval of Clopper and Pearson (1934), so that 0 is left out exactly
+    where `sign_p` is below 1 - confidence.
+    """
+    from scipy.special import betaincinv  # jax depends on scipy
+
+    plus, minus = int((differences_P > 0).sum()), int((differences_P < 0).sum())
+    tail = 0.5 - confidence / 2
+    low = float(betaincinv(plus, minus + 1, tail)) if plus else 0.0
+    high = float(betaincinv(plus + 1, minus, 1 - tail)) if minus else 1.0
+    size = float(np.abs(differences_P).sum())
+    return (2 * low - 1) * size, (2 * high - 1) * size
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -167,22 +216,32 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def fieller_interval(gains: Sequence[float], gaps: Sequence[float], confidence: float = 0.95) -> Interval:
+def fieller_interval(
+    gains: Sequence[float],
+    gaps: Sequence[float],
+    confidence: float = 0.95,
+    least: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> Interval:
     """Interval of mean(gains) / mean(gaps) over paired values (Fieller 1954).
 
     It holds every r for which the t interval of mean(gain - r gap) has 0 in it. That is one bounded interval exactly
     if the t interval of the gaps leaves 0 out, which the caller makes sure of.
+
+    Args:
+        least: variance of the mean gain, its covariance with the mean gap, and the variance of that, which they have
+            in any case. Each r is held against the larger of the two errors.
     """
     count, t = len(gains), _t(len(gains) - 1, confidence)
     gain, gap = stdlib.fmean(gains), stdlib.fmean(gaps)
-    scale = t * t / count
-    a = gap**2 - scale * stdlib.variance(gaps)
-    b = gain * gap - scale * stdlib.covariance(gains, gaps)
-    c = gain**2 - scale * stdlib.variance(gains)
-    if a <= 0:
-        raise ValueError("fieller_interval: the mean gap is within its noise of 0")
-    root = math.sqrt(max(0.0, b * b - a * c))
-    return (b - root) / a, (b + root) / a
+    seen = (stdlib.variance(gains), stdlib.covariance(gains, gaps), stdlib.variance(gaps))
+    ends: list[float] = []
+    for of_gain, both, of_gap in ([value / count for value in seen], least):
+        a, b, c = gap**2 - t * t * of_gap, gain * gap - t * t * both, gain**2 - t * t * of_gain
+        if a <= 0:
+            raise ValueError("fieller_interval: the mean gap is within its noise of 0")
+        root = math.sqrt(max(0.0, b * b - a * c))
+        ends += [(b - root) / a, (b + root) / a]
+    return min(ends), max(ends)
 
 
 def _t(degrees: int, confidence: float) -> float:

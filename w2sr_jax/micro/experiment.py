@@ -44,7 +44,7 @@ ROUTES = {  # arm -> the nodes that make its traces and train it
     "random_digits": ("traces", "filter", "random_digits_traces", "random_digits"),
     "grpo": ("grpo",),
 }
-TEACHERS = {  # arm -> the model that taught it; nobody wrote random digits
+TEACHERS = {  # arm -> the model that taught it; nobody wrote random digits, but they are made of the teacher's traces
     **dict.fromkeys(("base", "non_reasoner_taught"), "strong"),
     **dict.fromkeys(("w2sr", "w2sr_p", "w2sr_n"), "teacher"),
 }

@@ -65,14 +65,14 @@ def sections(book: Report) -> list[Section]:
 
 def teacher_sizes(book: Report) -> list[Section]:
     """One figure of the W2SR students of all sections, where their teachers are of several sizes."""
-    points = []
+    points, names = [], []
     for section in book["sections"]:
         teacher = section.get("teachers", {}).get("w2sr", {})
         if teacher.get("parameters"):
-            row = section["arms"]["w2sr"][tables.headline(section)]
-            points.append((teacher["parameters"], row, section["title"], "student"))
+            names.append(tables.headline(section))
+            points.append((teacher["parameters"], section["arms"]["w2sr"][names[-1]], section["title"], "student"))
     with drawn():
-        figure = plots.teacher_sizes(points, tables.headline(book["sections"][0]), "teachers")
+        figure = plots.teacher_sizes(points, ", ".join(dict.fromkeys(names)), "teachers")
     return [] if figure is None else [Section("Teacher size", [figure], "The W2SR student of each section.")]
 
 

@@ -1,6 +1,7 @@
 """Arms compared on the same problems: Pass@1, RGR, the free baselines and the claims, each with its noise.
 
-One set of bootstrap resamples of the problems is shared by all arms, so every difference and ratio is paired.
+One set of bootstrap resamples of the problems is shared by all arms, so every difference and ratio is paired. Where
+fewer than ten problems tell two arms apart, their difference has to pass the exact sign test as well.
 """
 
 from __future__ import annotations
@@ -11,7 +12,16 @@ import numpy as np
 
 from w2sr_jax.core.stage_config import ReportConfig
 from w2sr_jax.core.trace_config import HYGIENE_FLAGS
-from w2sr_jax.grading.statistics import bootstrap_means, draws_p, percentile_interval, rgr, rgr_draws
+from w2sr_jax.grading.statistics import (
+    Interval,
+    bootstrap_means,
+    mean_error,
+    paired_interval,
+    paired_p,
+    percentile_interval,
+    rgr,
+    rgr_draws,
+)
 from w2sr_jax.reporting.load import Arms, ceiling_of
 from w2sr_jax.reporting.multiplicity import corrected
 
@@ -64,7 +74,7 @@ class Comparison:
         return found
 
     def rgr(self, arm: str) -> dict[str, dict[str, Any]]:
-        """{benchmark: {value, interval} or {undefined: reason}}, the average last."""
+        """{benchmark: {value, interval} or {undefined: reason}}, the average last, each with its `sampling`."""
         return {benchmark: self._rgr(arm, benchmark) for benchmark in [*self.benchmarks, AVERAGE]}
 
     def _rgr(self, arm: str, benchmark: str) -> dict[str, Any]:
@@ -72,19 +82,39 @@ class Comparison:
         if ceiling is None:
             return {"undefined": NO_CEILING}
         gap, (low, high) = self.difference(ceiling, base, benchmark)
+        sampling = self.sampling(arm, base, ceiling, benchmark)
         if low <= 0:
-            return {
-                "undefined": f"the ceiling {ceiling!r} does not beat the base {base!r} beyond noise: "
+            reason = (
+                f"the ceiling {ceiling!r} does not beat the base {base!r} beyond noise: "
                 f"{gap:+.3f}, 95 % interval [{low:+.3f}, {high:+.3f}]"
-            }
+            )
+            return {"undefined": reason, "sampling": sampling}
         value = rgr(self.means[arm, benchmark], self.means[base, benchmark], self.means[ceiling, benchmark])
         draws = rgr_draws(self.draws[arm, benchmark], self.draws[base, benchmark], self.draws[ceiling, benchmark])
-        return {"value": value, "interval": list(percentile_interval(draws))}
+        return {"value": value, "interval": list(percentile_interval(draws)), "sampling": sampling}
 
-    def difference(self, higher: str, lower: str, benchmark: str = AVERAGE) -> tuple[float, tuple[float, float]]:
+    def sampling(self, arm: str, base: str, ceiling: str, benchmark: str) -> list[float]:
+        """Variance of an arm's gain by the choice of problems, its covariance with the gap, the variance of the gap."""
+        gain, gap = (mean_error([self.difference(one, base, benchmark)[1]]) for one in (arm, ceiling))
+        draws = [self.draws[one, benchmark] - self.draws[base, benchmark] for one in (arm, ceiling)]
+        related = float(np.corrcoef(draws)[0, 1]) if all(np.ptp(of) for of in draws) else 0.0
+        return [gain**2, related * gain * gap, gap**2]
+
+    def difference(self, higher: str, lower: str, benchmark: str = AVERAGE) -> tuple[float, Interval]:
         """Pass@1 of one arm less that of another, with the paired interval."""
-        interval = percentile_interval(self.draws[higher, benchmark] - self.draws[lower, benchmark])
+        interval = paired_interval(*self._paired(higher, lower, benchmark))
         return self.means[higher, benchmark] - self.means[lower, benchmark], interval
+
+    def _paired(self, higher: str, lower: str, benchmark: str) -> tuple[np.ndarray, np.ndarray]:
+        """Bootstrap draws of a difference, and what each problem adds to it."""
+        names = self.benchmarks if benchmark == AVERAGE else [benchmark]
+        scores = [(self.arms[higher][name].scores_P, self.arms[lower][name].scores_P) for name in names]
+        parts = [(one - other) / (len(one) * len(names)) for one, other in scores]
+        return self.draws[higher, benchmark] - self.draws[lower, benchmark], np.concatenate(parts)
+
+    def p(self, higher: str, lower: str) -> float:
+        """Two-sided, of no difference on the average over benchmarks."""
+        return paired_p(*self._paired(higher, lower, AVERAGE))
 
     def gain(self, arm: str) -> dict[str, Any]:
         """Pass@1 above the base's, on the average over benchmarks."""
@@ -99,7 +129,7 @@ class Comparison:
             "lower": lower,
             "difference": difference,
             "interval": list(interval),
-            "p": draws_p(self.draws[higher, AVERAGE] - self.draws[lower, AVERAGE]),
+            "p": self.p(higher, lower),
             "holds": verdict(interval),
         }
 

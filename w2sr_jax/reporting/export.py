@@ -39,7 +39,9 @@ _TEX = {
     "≤": r"$\le$",
     "ρ": r"$\rho$",
 }
-_NUMBER = re.compile(r"[+-](?:\d|\.\d|$)")
+_FIGURE = r"[+-]?[\d,]*\.?\d+(?:e[+-]?\d+)?"
+# Our own cells that begin with a sign: "-", "-3.1 %", "-0.14 [-0.20, -0.08] for free".
+_NUMBER = re.compile(rf"-|{_FIGURE}(?: %)?(?: \[{_FIGURE}, {_FIGURE}\])?(?: for free|, not shown)?")
 
 
 def write_page(
@@ -99,7 +101,7 @@ def as_csv(rows: Rows) -> str:
 
 
 def _harmless(cell: str) -> str:
-    formula = cell.startswith(("=", "@", "\t", "\r")) or (cell.startswith(("+", "-")) and not _NUMBER.match(cell))
+    formula = cell.startswith(("=", "@", "\t", "\r")) or (cell.startswith(("+", "-")) and not _NUMBER.fullmatch(cell))
     return f"'{cell}" if formula else cell
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -82,19 +83,34 @@ class Drawing:
         artist.set_gid(gid)
         self._marks[gid] = text
 
-    def bars(self, rows: Sequence[Bar], xlabel: str, number: Callable[[float], str]) -> None:
-        """Horizontal bars with their intervals and values, the first on top."""
+    def bars(
+        self,
+        rows: Sequence[Bar],
+        xlabel: str,
+        number: Callable[[float], str],
+        shown: tuple[float, float] = (-math.inf, math.inf),
+    ) -> None:
+        """Horizontal bars with their intervals and values, the first on top.
+
+        Args:
+            shown: what goes beyond is cut off there, with its numbers as they are.
+        """
         axes = self.axes
-        ends = [0.0, *(end for row in rows for end in (row.low, row.high, row.value))]
+
+        def inside(value: float) -> float:
+            return min(max(value, shown[0]), shown[1])
+
+        ends = [0.0, *(inside(end) for row in rows for end in (row.low, row.high, row.value))]
         span = (max(ends) - min(ends)) or 1.0
         for y, row in enumerate(rows):
-            artist = axes.barh(y, row.value, height=0.62, color=LIGHT[row.colour])[0]
+            artist = axes.barh(y, inside(row.value), height=0.62, color=LIGHT[row.colour])[0]
             self.mark(artist, f"{row.name}: {number(row.value)} [{number(row.low)}, {number(row.high)}]")
-            axes.plot([row.low, row.high], [y, y], color=LIGHT["ink"], lw=1.4, solid_capstyle="butt")
-            for end in (row.low, row.high):
+            axes.plot([inside(row.low), inside(row.high)], [y, y], color=LIGHT["ink"], lw=1.4, solid_capstyle="butt")
+            for end in (end for end in (row.low, row.high) if end == inside(end)):
                 axes.plot([end, end], [y - 0.14, y + 0.14], color=LIGHT["ink"], lw=1.4)
-            axes.text(max(row.value, row.high, 0.0) + 0.02 * span, y, number(row.value), va="center", fontsize=13,
-                      fontweight="bold", bbox=HALO, zorder=5)  # fmt: skip
+            right = inside(max(row.value, row.high, 0.0))
+            axes.text(right + 0.02 * span, y, number(row.value), va="center", fontsize=13, fontweight="bold",
+                      bbox=HALO, zorder=5)  # fmt: skip
         axes.set_xlim(min(0.0, *ends) - (0.03 * span if min(ends) < 0 else 0), max(ends) + 0.17 * span)
         self.name_rows([row.name for row in rows])
         axes.set_xlabel(xlabel)
@@ -136,10 +152,8 @@ class Drawing:
         markup = re.sub(r"<metadata>.*?</metadata>", "", markup, flags=re.DOTALL)
         for gid, what in self._marks.items():
             markup = markup.replace(f'<g id="{gid}">', f'<g class="mark"><title>{escape(what)}</title>', 1)
-        markup = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', markup)
-        markup = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', markup)
-        markup = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", markup)
-        markup = _VALUES.sub(lambda found: f"var(--{_NAMES[found[0].lower()]})", markup)
+        # In tags alone: a name between them may look like an id or a colour.
+        markup = re.sub(r"<[^>]+>", lambda tag: _own(tag[0], name), markup)
         markup = re.sub(r' (?:width|height)="[\d.]+pt"', "", markup, count=2)
         markup = re.sub(r"[ \t]*\n[ \t]*", "\n", markup)
         label = escape(f"{title} {about}".strip(), quote=True)
@@ -149,6 +163,14 @@ class Drawing:
 
 _NAMES = {value: name for name, value in LIGHT.items()}
 _VALUES = re.compile("|".join(map(re.escape, _NAMES)), re.IGNORECASE)
+
+
+def _own(tag: str, name: str) -> str:
+    """A tag whose ids, and references to them, begin with a name, and whose colours are the page's."""
+    tag = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', tag)
+    tag = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', tag)
+    tag = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", tag)
+    return _VALUES.sub(lambda found: f"var(--{_NAMES[found[0].lower()]})", tag)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from w2sr_jax.grading.statistics import Interval, spearman, t_interval, wilson_interval
+from w2sr_jax.grading.statistics import Interval, mean_error, spearman, t_interval, wilson_interval
 
 Study = dict[str, Any]  # of one set, see traces/lab.py
 Value = tuple[float, Interval]
@@ -73,19 +73,19 @@ def pooled(labs: list[dict[str, Any]]) -> dict[str, Any]:
     with_student = [name for name in labs[0]["gains"] if all(name in lab["gains"] for lab in labs)]
     gains: dict[str, Gain] = {}
     for name in with_student:
-        values = [lab["gains"][name]["value"] for lab in labs]
-        gains[name] = {"value": statistics.fmean(values), "interval": list(t_interval(values))}
+        values, intervals = zip(*((lab["gains"][name]["value"], lab["gains"][name]["interval"]) for lab in labs))
+        interval = t_interval(values, least_error=mean_error(intervals))
+        gains[name] = {"value": statistics.fmean(values), "interval": list(interval)}
     return {"sets": sets, "gains": gains, "gain_is": labs[0]["gain_is"], "go_with": go_with(sets, gains)}
 
 
 def _merged(studies: list[Study]) -> Study:
-    """Counts, by key and below; distributions of seeds; bins of length by their order."""
+    """Counts, by key and below; distributions of seeds; bins of length."""
     merged: Study = {}
     for key, first in studies[0].items():
         values = [study[key] for study in studies]
         if key == "by_length":
-            bins = min(map(len, values))
-            merged[key] = [_merged_bin([rows[i] for rows in values]) for i in range(bins)]
+            merged[key] = _merged_bins(values) if all(values) else []
         elif key == "by_level":
             levels = [level for level in first if all(level in value for value in values)]
             merged[key] = {level: [sum(value[level][i] for value in values) for i in (0, 1)] for level in levels}
@@ -102,6 +102,15 @@ def _merged(studies: list[Study]) -> Study:
         else:
             merged[key] = sum(values)
     return merged
+
+
+def _merged_bins(of_seeds: list[list[dict[str, float]]]) -> list[dict[str, float]]:
+    """The bins of all seeds, each put together with the nearest in length of the seed that has most of them."""
+    means = [row["mean"] for row in max(of_seeds, key=len)]
+    merged: list[list[dict[str, float]]] = [[] for _ in means]
+    for row in (row for bins in of_seeds for row in bins):
+        merged[min(range(len(means)), key=lambda i: abs(row["mean"] - means[i]))].append(row)
+    return [_merged_bin(rows) for rows in merged]
 
 
 def _merged_bin(rows: list[dict[str, float]]) -> dict[str, float]:

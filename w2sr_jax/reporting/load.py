@@ -22,7 +22,6 @@ RESULT_FIELDS = ("benchmark", "k", "pass_at_1", "interval", "stop_rate", "grader
 class Evaluation:
     """One arm on one benchmark."""
 
-    workdir: Path
     result: dict[str, Any]  # result.json
     predictions: list[Prediction]
     problem_ids: tuple[str, ...]  # sorted
@@ -56,7 +55,7 @@ def load_evaluation(workdir: str | Path) -> Evaluation:
             f"{path}: pass_at_1: is {result['pass_at_1']}, but predictions.jsonl gives {scores_P.mean():.6f}; "
             "evaluate again"
         )
-    return Evaluation(Path(workdir), result, predictions, ids, scores_P)
+    return Evaluation(result, predictions, ids, scores_P)
 
 
 def load_arms(config: ReportConfig) -> Arms:

@@ -59,7 +59,8 @@ def origin(report: Report) -> str:
     """Which problems were asked, and of which seeds."""
     arms = report["arms"][report["base"]]
     names = [name for name in tables.benchmarks(report) if name != "average"]
-    what = ", ".join(f"{name} ({arms[name]['n']} problems)" for name in names)
+    each = " a seed" if tables.is_summary(report) else ""
+    what = ", ".join(f"{name} ({arms[name]['n']} problems{each})" for name in names)
     if tables.is_summary(report):
         return f"{what}; {len(report['seeds'])} seeds ({', '.join(map(str, report['seeds']))})"
     return f"{what}; seed {report['seed']}"
@@ -144,7 +145,11 @@ def by_benchmark(report: Report, figures: dict[str, list[Figure]]) -> list[Secti
 def claims(report: Report, prefix: str = "") -> list[Section]:
     if not report["claims"]:
         return []
-    over = "over seeds (t)" if tables.is_summary(report) else "over problems (paired bootstrap)"
+    over = (
+        "over seeds (t)"
+        if tables.is_summary(report)
+        else "over problems (paired bootstrap; of fewer than ten, the sign test too)"
+    )
     about = (
         f"A claim holds or fails when the 95 % interval of the difference, {over}, leaves 0 out; else it is not shown."
     )
@@ -175,11 +180,7 @@ def costs(report: Report, figures: dict[str, list[Figure]], prefix: str = "") ->
         parts.append(Table(tables.ratios_table(report), f"{prefix}cost-ratios"))
     stages = Table(tables.ledger_table(report), f"{prefix}ledger", text_columns=3)
     parts.append(Folded("Ledger of every stage", [stages]))
-    about = (
-        "How many times dearer GRPO is depends on what is charged, so each definition has its row. Seconds are "
-        "measured, not estimated; FLOPs are model FLOPs; a dash is not known."
-    )
-    return [Section("What each route costs", parts, about)]
+    return [Section("What each route costs", parts, tables.COSTS_NOTE)]
 
 
 def training(figures: dict[str, list[Figure]]) -> list[Section]:
@@ -196,7 +197,8 @@ def scoring(report: Report) -> list[Section]:
 def hygiene(report: Report) -> list[Section]:
     if not report["hygiene"]:
         return []
-    what = "Share of the evaluated responses that raise each flag, with Wilson's interval."
+    over = " (that of one seed's responses)" if tables.is_summary(report) else ""
+    what = f"Share of the evaluated responses that raise each flag, with Wilson's interval{over}."
     table = Table(tables.hygiene_table(report), "hygiene", dots=dots(report))
     return [Section("Response hygiene", [table], what)]
 

@@ -21,6 +21,7 @@ from w2sr_jax.reporting.tables import benchmarks, headline, is_summary, quantity
 
 Report = dict[str, Any]
 VARIANTS = {"w2sr": "all traces", "w2sr_p": "correct traces", "w2sr_n": "incorrect traces"}
+RGR_SHOWN = (-2.0, 3.0)  # an interval of a small gap can be wide; the bars must stay readable
 MOST_CURVES = 8  # lines that can still be told apart
 
 
@@ -82,19 +83,19 @@ def rgr_figure(report: Report, benchmark: str, name: str) -> Figure | None:
     cells = {arm: cell for arm, cell in cells.items() if "value" in cell}
     if not cells:
         return None
-    # An interval of a small gap can be wide; the bars must stay readable.
-    rows = [
-        Bar(arm, cell["value"], max(-2.0, cell["interval"][0]), min(3.0, cell["interval"][1]), colour(report, arm))
-        for arm, cell in cells.items()
-    ]
+    ends = {arm: cell["interval"] for arm, cell in cells.items()}
+    rows = [Bar(arm, cells[arm]["value"], low, high, colour(report, arm)) for arm, (low, high) in ends.items()]
     drawing = Drawing(bars_height(len(rows)))
-    drawing.bars(rows, f"{benchmark}: RGR", lambda value: f"{value:.2f}")
+    drawing.bars(rows, f"{benchmark}: RGR", lambda value: f"{value:.2f}", RGR_SHOWN)
     drawing.axes.axvline(0, color=LIGHT["base"], lw=1.2)
     drawing.axes.axvline(1, color=LIGHT["ceiling"], ls=(0, (4, 3)), lw=1.2)
     low, high = drawing.axes.get_xlim()
     drawing.axes.set_xlim(low, max(high, 1.08))
     title = "Reasoning gap recovered."
     about = f"0 is the base, 1 (dashed) the GRPO ceiling; {spread(report)}."
+    least, most = RGR_SHOWN
+    if beyond := [row.name for row in rows if min(row.low, row.value) < least or max(row.high, row.value) > most]:
+        about += f" Cut off at {least:g} and {most:g}: {', '.join(beyond)}."
     return Figure(drawing.svg(name, title, about), title, about)
 
 
@@ -144,15 +145,14 @@ def cost_figure(report: Report, benchmark: str, name: str) -> Figure | None:
     if not routes:
         return None
     drawing = Drawing(280)
-    axes, teacher = drawing.axes, report["ledger"]["teacher"]
+    axes, with_teacher = drawing.axes, report["ledger"].get("with_teacher", {})
     for number, (arm, route) in enumerate(routes.items()):
         row, spent = report["arms"][arm][benchmark], route["total"]["device_seconds"]
         value, (low, high) = 100 * row["pass_at_1"], (100 * end for end in row["interval"])
         tint = LIGHT["ceiling" if arm == report["ceiling"] else SERIES[number % 4]]
         shape = SHAPES[number % len(SHAPES)]
         axes.plot([spent, spent], [low, high], color=tint, lw=1.5, alpha=0.6)
-        if teacher and arm != report["ceiling"]:
-            charged = spent + teacher["total"]["device_seconds"]
+        if (charged := with_teacher.get(arm)) is not None:
             axes.plot([spent, charged], [value, value], color=tint, lw=1.1, ls=":")
             axes.plot(charged, value, shape, ms=6, color=LIGHT["card"], mec=tint, mew=1.4)
         (point,) = axes.plot(spent, value, shape, ms=9, color=tint, mec=LIGHT["card"], label=short(arm), ls="")
@@ -167,12 +167,12 @@ def cost_figure(report: Report, benchmark: str, name: str) -> Figure | None:
     axes.set_xlabel("device-seconds of the route")
     axes.set_ylabel("Pass@1, %")
     drawing.legend()
-    charged = " Hollow points, dotted: with the making of the teacher." if teacher else ""
+    hollow = " Hollow points, dotted: with the making of the teacher." if with_teacher else ""
     title = f"Accuracy on {benchmark} against training cost."
     about = (
         f"Logarithmic; whiskers are the {spread(report)}; dashed: {', '.join((report['base'], *report['baselines']))}."
     )
-    return Figure(drawing.svg(name, title, about + charged), title, about + charged)
+    return Figure(drawing.svg(name, title, about + hollow), title, about + hollow)
 
 
 def curves_figures(report: Report, name: str) -> list[Figure]:

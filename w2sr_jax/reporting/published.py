@@ -14,7 +14,7 @@ import numpy as np
 
 from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.stage_config import ReportConfig
-from w2sr_jax.grading.statistics import newcombe_interval, percentile_interval, wilson_interval
+from w2sr_jax.grading.statistics import Interval, draws_p, newcombe_interval, percentile_interval, wilson_interval
 from w2sr_jax.reporting.compare import AVERAGE, Comparison
 from w2sr_jax.reporting.multiplicity import corrected
 
@@ -37,15 +37,19 @@ class RowComparison(Comparison):
             self.means[arm, AVERAGE] = float(np.mean([self.means[arm, b] for b in self.benchmarks]))
             self.draws[arm, AVERAGE] = np.mean([self.draws[arm, b] for b in self.benchmarks], axis=0)
 
-    def difference(self, higher: str, lower: str, benchmark: str = AVERAGE) -> tuple[float, tuple[float, float]]:
+    def difference(self, higher: str, lower: str, benchmark: str = AVERAGE) -> tuple[float, Interval]:
         """As published, with the wider of the two intervals; the average over benchmarks has the draws' alone."""
-        gap, (low, high) = super().difference(higher, lower, benchmark)
+        gap = self.means[higher, benchmark] - self.means[lower, benchmark]
+        low, high = percentile_interval(self.draws[higher, benchmark] - self.draws[lower, benchmark])
         if benchmark in self.sizes:
             n = self.sizes[benchmark]
             above, below = (round(self.means[arm, benchmark] * n) for arm in (higher, lower))
             one, two = newcombe_interval((above, n), (below, n))
             low, high = min(low, one), max(high, two)
         return gap, (low, high)
+
+    def p(self, higher: str, lower: str) -> float:
+        return draws_p(self.draws[higher, AVERAGE] - self.draws[lower, AVERAGE])
 
     def arm(self, arm: str) -> dict[str, dict[str, Any]]:
         """{benchmark: {pass_at_1, interval, n}}: Wilson's interval of the nearest count, the draws' for the average."""

@@ -2,13 +2,12 @@
 
 Seeds are the independent units here: intervals are Student's t over seeds (Fieller's, for the ratio RGR), so they
 hold what differs between seeds: initialisation, data order, traces, and the held-out problems where each seed draws
-its own. Where all seeds share one benchmark file, the choice of its problems is not in the interval. A claim is held
-against no less than the sampling error of its problems: three seeds that came out alike by chance prove nothing.
+its own. Where all seeds share one benchmark file, the choice of its problems is not in the interval. Nothing is known
+better than the sampling error of the problems allows: three seeds that came out alike by chance prove nothing.
 """
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -19,13 +18,12 @@ from w2sr_jax.core.errors import UsageError, W2SRError
 from w2sr_jax.core.files import read_json
 from w2sr_jax.core.records import RecordError
 from w2sr_jax.core.stage_config import ReportConfig
-from w2sr_jax.grading.statistics import fieller_interval, t_interval, t_p
+from w2sr_jax.grading.statistics import fieller_interval, mean_error, t_interval, t_p
 from w2sr_jax.reporting import lab, sizes
 from w2sr_jax.reporting.compare import NO_CEILING, verdict
 from w2sr_jax.reporting.multiplicity import corrected
 
 Report = dict[str, Any]
-Z = statistics.NormalDist().inv_cdf(0.975)
 
 
 def load_reports(config: ReportConfig) -> list[Report]:
@@ -50,6 +48,8 @@ def load_reports(config: ReportConfig) -> list[Report]:
                 raise UsageError(f"config.reports: {workdir} and {config.reports[0]} differ in {key}: {odd[0]!r}")
         if (report["base"], report["ceiling"]) != (first["base"], first["ceiling"]):
             raise UsageError(f"config.reports: {workdir} and {config.reports[0]} differ in base or ceiling")
+        if odd := sorted(report["arms"][report["base"]].keys() ^ first["arms"][first["base"]].keys()):
+            raise UsageError(f"config.reports: {workdir} and {config.reports[0]} differ in benchmarks: {odd[0]!r}")
         odd = _differing_protocol(first["decoding"], report["decoding"])
         if odd and not config.allow_mixed_decoding:
             raise W2SRError(
@@ -110,17 +110,15 @@ def summarise(config: ReportConfig, reports: list[Report]) -> Report:
 def _arm(reports: list[Report], arm: str, benchmark: str) -> dict[str, Any]:
     rows = [report["arms"][arm][benchmark] for report in reports]
     values = [row["pass_at_1"] for row in rows]
-    return _spread(values) | {
-        "n": sum(row["n"] for row in rows),
+    low, high = t_interval(values, least_error=mean_error([row["interval"] for row in rows]))
+    return {
+        "pass_at_1": statistics.fmean(values),
+        "sd": statistics.stdev(values),
+        "interval": [max(0.0, low), min(1.0, high)],
+        "n": min(row["n"] for row in rows),  # of a seed: all may have been asked the same ones
         "stop_rate": statistics.fmean(row["stop_rate"] for row in rows),
         "per_seed": values,
     }
-
-
-def _spread(values: list[float]) -> dict[str, Any]:
-    low, high = t_interval(values)
-    interval = [max(0.0, low), min(1.0, high)]
-    return {"pass_at_1": statistics.fmean(values), "sd": statistics.stdev(values), "interval": interval}
 
 
 def _trained(report: Report, arm: str, benchmark: str) -> dict[str, Any]:
@@ -142,10 +140,13 @@ def _rgr(
     if reports[0]["ceiling"] is None:
         return {"undefined": NO_CEILING, "per_seed": [None] * len(reports)}
     base, ceiling = scores(reports[0]["base"]), scores(reports[0]["ceiling"])
-    per_seed = [of_seed(report, arm, benchmark).get("value") for report in reports]
+    cells = [of_seed(report, arm, benchmark) for report in reports]
+    per_seed = [cell.get("value") for cell in cells]
+    by_seed = [cell.get("sampling") or _unpaired(report, arm, benchmark) for cell, report in zip(cells, reports)]
+    sampling = [sum(column) / len(reports) ** 2 for column in zip(*by_seed)]
     gains = [a - b for a, b in zip(scores(arm), base, strict=True)]
     gaps = [c - b for c, b in zip(ceiling, base, strict=True)]
-    low, high = t_interval(gaps)
+    low, high = t_interval(gaps, least_error=sampling[2] ** 0.5)
     if low <= 0:
         reason = (
             f"over {len(reports)} seeds the ceiling {reports[0]['ceiling']!r} does not beat the base "
@@ -154,15 +155,22 @@ def _rgr(
         )
         return {"undefined": reason, "per_seed": per_seed}
     value = statistics.fmean(gains) / statistics.fmean(gaps)
-    return {"value": value, "interval": list(fieller_interval(gains, gaps)), "per_seed": per_seed}
+    interval = fieller_interval(gains, gaps, least=(sampling[0], sampling[1], sampling[2]))
+    return {"value": value, "interval": list(interval), "per_seed": per_seed}
+
+
+def _unpaired(report: Report, arm: str, benchmark: str) -> list[float]:
+    """`Comparison.sampling` for a report of old, which does not tell: as if arms had not answered the same problems."""
+    named = (arm, report["base"], report["ceiling"])
+    student, base, ceiling = (mean_error([report["arms"][one][benchmark]["interval"]]) ** 2 for one in named)
+    return [student + base, base, ceiling + base]
 
 
 def _claim(reports: list[Report], sentence: str) -> dict[str, Any]:
     """The difference over seeds, known no better than the problems of each seed allow, however alike seeds came out."""
     rows = [report["claims"][sentence] for report in reports]
     differences = [row["difference"] for row in rows]
-    errors = [(row["interval"][1] - row["interval"][0]) / (2 * Z) for row in rows]
-    sampling = math.hypot(*errors) / len(rows)
+    sampling = mean_error([row["interval"] for row in rows])
     interval = t_interval(differences, least_error=sampling)
     return {
         "higher": rows[0]["higher"],
@@ -178,7 +186,7 @@ def _claim(reports: list[Report], sentence: str) -> dict[str, Any]:
 
 
 def _ledger(reports: list[Report]) -> dict[str, Any]:
-    """Mean cost of each route over seeds; mean, least and greatest of each ratio."""
+    """Mean cost of each route over seeds; mean, least and greatest of each ratio that every seed has."""
     ledgers = [report["ledger"] for report in reports]
     first = ledgers[0]
     ratios: dict[str, dict[str, float | None]] = {}
@@ -188,8 +196,9 @@ def _ledger(reports: list[Report]) -> dict[str, Any]:
         for key in by_definition:
             values = [ledger["ratios"].get(arm, {}).get(key) for ledger in ledgers]
             known = [value for value in values if value is not None]
-            ratios[arm][key] = statistics.fmean(known) if known else None
-            ranges[arm][key] = [min(known), max(known)] if known else None
+            everywhere = len(known) == len(ledgers)  # a mean of some seeds would be of the lucky ones
+            ratios[arm][key] = statistics.fmean(known) if everywhere else None
+            ranges[arm][key] = [min(known), max(known)] if everywhere else None
     teachers = [ledger["teacher"] for ledger in ledgers]
     return {
         "routes": {
@@ -198,6 +207,11 @@ def _ledger(reports: list[Report]) -> dict[str, Any]:
             if all(arm in ledger["routes"] for ledger in ledgers)
         },
         "teacher": {"stages": [], "total": _mean_total([t["total"] for t in teachers])} if all(teachers) else None,
+        "with_teacher": {
+            arm: statistics.fmean(ledger["with_teacher"][arm] for ledger in ledgers)
+            for arm in first.get("with_teacher", {})
+            if all(arm in ledger.get("with_teacher", {}) for ledger in ledgers)
+        },
         "definitions": first["definitions"],
         "ratios": ratios,
         "ratio_ranges": ranges,

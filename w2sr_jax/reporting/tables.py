@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from w2sr_jax.core.cost import mean_devices
 from w2sr_jax.core.trace_config import HYGIENE_FLAGS
 from w2sr_jax.grading.statistics import wilson_interval
 from w2sr_jax.reporting import multiplicity, sizes
@@ -13,8 +14,15 @@ Report = dict[str, Any]
 Table = list[list[str]]  # the first row is the head
 SCORING_NOTE = (
     "Pass@1 in % if another rule counted: the second grader, the first or the last box alone, or each response cut "
-    "after its first complete box; with Wilson's interval (of all seeds' problems together). Only main is "
+    "after its first complete box; with Wilson's interval (over seeds that of one seed's problems). Only main is "
     "compared above."
+)
+COSTS_NOTE = (
+    "How many times dearer GRPO is depends on what is charged, so each definition has its row. Seconds are measured, "
+    "not estimated, and the first student that a process trains pays for compiling what later ones reuse; FLOPs are "
+    "model FLOPs. A dash is not known (over seeds: not of each of them), or has no meaning: the making of the teacher "
+    "for a student whom another model taught, GRPO's way to the accuracy of a student that is not shown to beat the "
+    "base."
 )
 VERDICTS = {True: "holds", False: "FAILS", "not shown": "not shown"}
 
@@ -50,7 +58,7 @@ def pass_at_1(row: dict[str, Any]) -> str:
     return f"{percent(row['pass_at_1'])}{spread} [{percent(row['interval'][0])}, {percent(row['interval'][1])}]"
 
 
-def share(count: float, total: int) -> str:
+def share(count: float, total: float) -> str:
     """ "3.2 [2.1, 4.9]": a share of so many in per cent, with Wilson's interval."""
     low, high = wilson_interval(count, total)
     return f"{percent(count / total)} [{percent(low)}, {percent(high)}]" if total else "-"
@@ -78,6 +86,7 @@ def quantity(value: float | None) -> str:
     """A count or an amount in three digits: 12.3M; a dash where it is not known."""
     if value is None:
         return "-"
+    value = float(f"{value:.3g}")  # before the unit is chosen: 999,999 is 1M
     for power, unit in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= power:
             return f"{value / power:.3g}{unit}"
@@ -159,7 +168,7 @@ def ledger_table(report: Report) -> Table:
     for arm, route in routes.items():
         for line in route["stages"]:
             device = f"{line['device_count']} x {line['device_kind']}"
-            compiling = line["compile_seconds"] * line["device_count"]
+            compiling = line["compile_seconds"] * mean_devices(line)
             stage = f"{line['stage']} {line['name']}" if line["name"] != line["stage"] else line["stage"]
             table.append([arm, stage, device, *_amounts(line, compiling)])
         if len(route["stages"]) != 1:
@@ -176,10 +185,14 @@ def _amounts(row: dict[str, Any], compiling: float) -> list[str]:
 
 
 def hygiene_table(report: Report) -> Table:
-    """Share of the responses of each arm that raise each flag, in per cent, with its interval."""
+    """Share of the responses of each arm that raise each flag, in per cent, with its interval.
+
+    Over seeds that of one seed's responses: all may be answers to the same problems.
+    """
+    seeds = len(report["seeds"]) if is_summary(report) else 1
     table = [["arm", "responses", *(f"{flag.replace('_', ' ')}, %" for flag in HYGIENE_FLAGS)]]
     for arm, counts in report["hygiene"].items():
-        shares = [share(counts[flag], counts["responses"]) for flag in HYGIENE_FLAGS]
+        shares = [share(counts[flag] / seeds, counts["responses"] / seeds) for flag in HYGIENE_FLAGS]
         table.append([arm, str(counts["responses"]), *shares])
     return table
 
@@ -227,7 +240,8 @@ def notes(report: Report) -> list[str]:
 def summary_text(report: Report) -> str:
     """Title, the table of arms with RGR, the claims, the cost ratios: what a run prints at its end."""
     arms = report["arms"][report["base"]]
-    what = ", ".join(f"{name} (n={arms[name]['n']})" for name in benchmarks(report) if name != AVERAGE)
+    each = " a seed" if is_summary(report) else ""
+    what = ", ".join(f"{name} (n={arms[name]['n']}{each})" for name in benchmarks(report) if name != AVERAGE)
     origin = f"seeds {', '.join(map(str, report['seeds']))}" if is_summary(report) else f"seed {report['seed']}"
     parts = [f"# {report['title']}", f"{what}, {origin}, commit {(report['commit'] or 'unknown')[:10]}"]
     parts.append(markdown_table(arms_table(report)))
@@ -236,7 +250,7 @@ def summary_text(report: Report) -> str:
         parts.append(markdown_table(claims_table(report)))
         parts += [many] if (many := multiplicity.sentence(report["claims"])) else []
     if report["ledger"]["ratios"]:
-        parts.append(markdown_table(ratios_table(report)))
+        parts += [markdown_table(ratios_table(report)), COSTS_NOTE]
     return "\n\n".join(parts)
 
 

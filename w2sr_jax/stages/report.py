@@ -183,8 +183,7 @@ def experiment(config: ReportConfig, tick: Callable[[], None]) -> tuple[dict[str
         "ceiling": ceiling_of(config),
     }
     report |= compare(config, arms)
-    scores = {arm: rows[AVERAGE]["pass_at_1"] for arm, rows in report["arms"].items()}
-    report["ledger"] = routes.ledger(config, scores if len(arms[config.base]) == 1 else None)
+    report["ledger"] = routes.ledger(config, targets(report) if len(arms[config.base]) == 1 else {})
     report["decoding"] = {benchmark: found.result["decoding"] for benchmark, found in arms[config.base].items()}
     report["mixed"] = mixed
     report["curves"] = routes.all_curves(config)
@@ -195,6 +194,12 @@ def experiment(config: ReportConfig, tick: Callable[[], None]) -> tuple[dict[str
         report["trace_lab"] = trace_lab(config, config.trace_sets, gains, "the student's gain, points", tick)
         report["trace_sizes"] = {arm: size for arm, size in sizes.of_lab(report["trace_lab"]).items() if arm in arms}
     return report, samples.pick(arms)
+
+
+def targets(report: dict[str, Any]) -> dict[str, float]:
+    """Pass@1 of the students that are shown to beat the base; what does not, GRPO equals before its first step."""
+    better = [arm for arm, gain in report["gains"].items() if gain["interval"][0] > 0]
+    return {arm: report["arms"][arm][AVERAGE]["pass_at_1"] for arm in better}
 
 
 def teachers(config: ReportConfig) -> dict[str, dict[str, Any]]:
