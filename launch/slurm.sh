@@ -7,7 +7,7 @@
 #   --nodes=2             nodes
 #   --gpus=8              GPUs a node
 #   --partition=NAME, --account=NAME, --time=HH:MM:SS, --name=w2sr            as sbatch takes them
-#   --extras=cuda         packages that the first node installs into .venv; empty: they are there
+#   --extras=cuda,hub     packages that the first node installs into .venv; empty: they are there
 #   --bucket=BUCKET       Cloud Storage bucket, mounted on every node; default: the workdir is on a shared file system
 #   --mount=/mnt/w2sr     where
 #   --max-failures=3      errors in a row before it gives up
@@ -34,7 +34,7 @@ if [[ ! -e $root/launch/common.sh ]]; then
 fi
 # shellcheck source=launch/common.sh
 . "$root/launch/common.sh"
-nodes=2 gpus=8 partition='' account='' time='' name=w2sr extras=cuda bucket='' mount=/mnt/w2sr
+nodes=2 gpus=8 partition='' account='' time='' name=w2sr extras=cuda,hub bucket='' mount=/mnt/w2sr
 parse_flags "nodes gpus partition account time name extras bucket mount max-failures backoff" "dry-run" "$@"
 need_numbers nodes gpus max-failures backoff
 check_stage "${bucket:+$mount}"

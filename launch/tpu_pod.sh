@@ -14,6 +14,7 @@
 #   --service-account=ID  of the VMs; default: the project's Compute Engine account
 #   --spot                preemptible, much cheaper; deleted, made anew and resumed when it is taken away
 #   --ref=HEAD            commit of this repository that runs
+#   --extras=tpu,hub      packages that every worker installs (extras of pyproject.toml)
 #   --max-failures=3      errors in a row before it gives up (preemption is no error)
 #   --backoff=30          seconds before the next try, doubled with each error
 #   --poll=30             seconds between two looks at the state
@@ -24,13 +25,13 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=launch/common.sh
 . "$root/launch/common.sh"
-zone='' type='' bucket='' mount=/mnt/w2sr name=w2sr project='' runtime='' service_account='' spot='' ref=HEAD poll=30
+zone='' type='' bucket='' mount=/mnt/w2sr name=w2sr project='' runtime='' service_account='' spot='' ref=HEAD extras=tpu,hub poll=30
 action=run
 if [[ ${1:-} == delete ]]; then
   action=delete
   shift
 fi
-parse_flags "zone type bucket mount name project runtime service-account ref max-failures backoff poll" "spot dry-run" "$@"
+parse_flags "zone type bucket mount name project runtime service-account ref extras max-failures backoff poll" "spot dry-run" "$@"
 need zone
 need_tool gcloud "https://cloud.google.com/sdk/docs/install"
 need_tool git "the code is sent with git archive"
@@ -42,7 +43,7 @@ if [[ $action == delete ]]; then
   exit
 fi
 
-need type bucket
+need type bucket extras
 need_numbers max-failures backoff poll
 check_stage "$mount"
 add_flags --distributed
@@ -66,7 +67,7 @@ list=(gcloud compute tpus queued-resources list "${where[@]}" '--format=value(na
 archive=${TMPDIR:-/tmp}/w2sr_jax-$name.tar.gz
 # Not `queued-resources ssh`: that one works in batches of 64 workers, of which the first would wait for the others.
 on_workers=(gcloud compute tpus tpu-vm ssh "$name" --worker=all "${where[@]}")
-prepare=(launch/host.sh --extras=tpu --bucket="$bucket" --mount="$mount")
+prepare=(launch/host.sh --extras="$extras" --bucket="$bucket" --mount="$mount")
 unpack="mkdir -p w2sr_jax && tar -xzf $(quote "${archive##*/}") -C w2sr_jax && cd w2sr_jax"
 
 state() { "${list[@]}" | awk -v name="$name" '$1 == name { print $2 }'; }

@@ -38,10 +38,10 @@ VARIANTS = {
         for name in ("all", "domains", "ensembles", "errors", "family", "filtering", "supervision")
     },
     "experiments/real.py": [""],
-    "paper/qwen25.py": ["", *pairs(("7b", "14b", "32b"))],
-    "paper/qwen25_math.py": ["", *pairs(("math-7b",))],
-    "paper/llama31.py": ["", *pairs(("8b",))],
-    "paper/families.py": ["", *pairs(("7b", "8b"), TEACHERS)],
+    "paper/qwen25.py": ["", "7b", "14b", "32b", *pairs(("7b", "14b", "32b"))],
+    "paper/qwen25_math.py": ["", "math-7b", *pairs(("math-7b",))],
+    "paper/llama31.py": ["", "8b", *pairs(("8b",))],
+    "paper/families.py": ["", "7b", "8b", *pairs(("7b", "8b"), TEACHERS)],
     **{
         f"paper/{name}.py": ["", *names, *(f"{names[-1]}/{student}{rest}" for student in STUDENTS)]
         for name, (names, rest) in QUESTIONS.items()

@@ -6,7 +6,7 @@
 Traces pass as text, which the student's template and tokenizer turn into its own tokens. The Llama teacher is
 meta-llama/Llama-3.1-8B, plain as the Non-Reasoner and after SimpleRL-Zoo's RL as the Reasoner, both asked with its
 prompt (abel); the teacher is shown beside the arms and not compared with them, where its prompt is not the student's.
-Variants are STUDENT-from-TEACHER[-vs-TEACHER], students 7b and 8b, teachers those of qwen25.py and llama-8b;
+Variants are STUDENT[-from-TEACHER][-vs-TEACHER], students 7b and 8b, teachers those of qwen25.py and llama-8b;
 overrides, benchmarks and costs are as there. Nothing in this file has been run at full size.
 
 No published number of weak-to-strong across families is verified; SimpleRL-Zoo's rows of each student are.
@@ -39,5 +39,5 @@ EXPERIMENTS = {"7b": llama_teaches_qwen, "8b": qwen_teaches_llama}
 
 
 def get_config(variant: str | None = None) -> PaperExperiment:
-    """STUDENT-from-TEACHER[-vs-TEACHER]; 7b-from-llama-8b without a variant."""
+    """STUDENT[-from-TEACHER][-vs-TEACHER]; 7b-from-llama-8b without a variant."""
     return pick_pair(variant, EXPERIMENTS, TEACHERS)

@@ -26,5 +26,5 @@ EXPERIMENTS = {"8b": student_8b}
 
 
 def get_config(variant: str | None = None) -> PaperExperiment:
-    """8b-from-TEACHER[-vs-TEACHER]; from 1.5b without a variant."""
+    """8b[-from-TEACHER][-vs-TEACHER]; from 1.5b without a teacher."""
     return pick_pair(variant, EXPERIMENTS)

@@ -5,11 +5,11 @@
     w2sr run --config=configs/paper/qwen25.py:7b-from-1.5b --workdir=runs/7b \\
         --config.student=/models/Qwen2.5-7B --config.problems=/data/level3to5.jsonl --config.ceiling=published
 
-A variant is STUDENT-from-TEACHER; teachers are 0.5b, 1.5b, 7b, 14b, 32b and math-7b, each as the Reasoner (the
-checkpoint of SimpleRL-Zoo) and as the Non-Reasoner (the plain model). -vs-TEACHER takes a Non-Reasoner of another
-size: a small Reasoner against a large Non-Reasoner. Models and training problems are named by hub id and can be paths;
-benchmarks are found through W2SR_BENCHMARKS. Chips, hours and USD stand beside each experiment; README.md says what
-they count. Nothing in this file has been run at full size.
+A variant is STUDENT[-from-TEACHER], from 1.5b without a teacher; teachers are 0.5b, 1.5b, 7b, 14b, 32b and math-7b,
+each as the Reasoner (the checkpoint of SimpleRL-Zoo) and as the Non-Reasoner (the plain model). -vs-TEACHER takes a
+Non-Reasoner of another size: a small Reasoner against a large Non-Reasoner. Models and training problems are named by
+hub id and can be paths; benchmarks are found through W2SR_BENCHMARKS. Chips, hours and USD stand beside each
+experiment; README.md says what they count. Nothing in this file has been run at full size.
 
 Verified numbers of the paper as a whole: about 94 % of RL's gains are recovered; teachers that are 4.7 times smaller
 and 31.5 % weaker lift their students by 56.25 %; W2SR-P takes 25 times less training time than RL. No cell of its
@@ -52,5 +52,5 @@ EXPERIMENTS = {"7b": student_7b, "14b": student_14b, "32b": student_32b}
 
 
 def get_config(variant: str | None = None) -> PaperExperiment:
-    """STUDENT-from-TEACHER[-vs-TEACHER]; 7b-from-1.5b without a variant."""
+    """STUDENT[-from-TEACHER][-vs-TEACHER]; 7b-from-1.5b without a variant."""
     return pick_pair(variant, EXPERIMENTS)

@@ -29,5 +29,5 @@ EXPERIMENTS = {"math-7b": student_math_7b}
 
 
 def get_config(variant: str | None = None) -> PaperExperiment:
-    """math-7b-from-TEACHER[-vs-TEACHER]; from 1.5b without a variant."""
+    """math-7b[-from-TEACHER][-vs-TEACHER]; from 1.5b without a teacher."""
     return pick_pair(variant, EXPERIMENTS)

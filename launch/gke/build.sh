@@ -4,19 +4,20 @@
 # use: launch/gke/build.sh --image=REGION-docker.pkg.dev/PROJECT/REPOSITORY/NAME:TAG [flags]
 #
 #   --image=IMAGE         where it goes (Artifact Registry)
-#   --extras=tpu          or cuda
+#   --extras=tpu,hub      packages in it (extras of pyproject.toml); GPUs: cuda,hub
 #   --project=PROJECT     default: gcloud's own
 #   --dry-run             print the command, touch nothing
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 # shellcheck source=launch/common.sh
 . "$root/launch/common.sh"
-image='' extras=tpu project=''
+image='' extras=tpu,hub project=''
 parse_flags "image extras project" "dry-run" "$@"
 ((!${#stage_args[@]})) || die "${stage_args[0]}: only flags are taken; --help lists them"
-need image
+need image extras
 need_tool gcloud "https://cloud.google.com/sdk/docs/install"
 cd "$root"
-build=(gcloud builds submit --config=launch/gke/cloudbuild.yaml --substitutions="_IMAGE=$image,_EXTRAS=$extras")
+# ^;^ makes ; what separates the substitutions, since extras hold commas (gcloud topic escaping).
+build=(gcloud builds submit --config=launch/gke/cloudbuild.yaml --substitutions="^;^_IMAGE=$image;_EXTRAS=$extras")
 [[ -z $project ]] || build+=(--project="$project")
 run "${build[@]}" .

@@ -1,5 +1,6 @@
 """A dry run prints the commands, every word intact, and calls nothing; a wrong command line is refused in one line."""
 
+import re
 import shlex
 
 import pytest
@@ -99,7 +100,8 @@ def test_the_tpu_pod_dry_run_creates_sends_prepares_and_runs(host):
     for words in (send, prepare, start):
         assert {"--worker=all", "--zone=z", "--project=p"} <= set(words)
     remote = shlex.split(prepare[-1].removeprefix("--command="))
-    assert words_after(remote, "launch/host.sh")[1:] == ["--extras=tpu", "--bucket=b", "--mount=/mnt/w2sr", "--stop"]
+    prepared = words_after(remote, "launch/host.sh")
+    assert prepared[1:] == ["--extras=tpu,hub", "--bucket=b", "--mount=/mnt/w2sr", "--stop"]
     remote = shlex.split(start[-1].removeprefix("--command="))
     assert words_after(remote, "sft") == ["sft", "--distributed", *STAGE[1:]]
 
@@ -155,6 +157,15 @@ def test_skypilot_hands_the_stage_over_quoted(host):
     assert "--no-use-spot" in dry(host, "skypilot.sh", "--bucket=b", "--on-demand", *STAGE)[0]
 
 
+@pytest.mark.parametrize(("given", "extras"), [([], "hub"), (["domains"], "hub,domains")])
+def test_what_reads_training_problems_of_the_hub_is_installed_and_other_extras_may_be(host, given, extras):
+    for script, kind in (("tpu_pod.sh", "tpu"), ("slurm.sh", "cuda"), ("skypilot.sh", "cuda"), ("gke/build.sh", "tpu")):
+        flags = ["--image=i"] if script == "gke/build.sh" else [*LAUNCHERS[script], *STAGE]
+        flags = [f"--extras={kind},hub,{word}" for word in given] + flags
+        printed = " ".join(word for words in dry(host, script, *flags) for word in words)
+        assert re.search(rf"(?i)extras={kind},{extras}(?![,\w])", printed), script
+
+
 def test_xpk_runs_the_same_stage_and_restarts_on_75(host):
     [words] = dry(host, "gke/xpk.sh", *LAUNCHERS["gke/xpk.sh"], "--project=p", "--zone=z", "--spot", *STAGE)
     assert words[:3] == ["xpk", "workload", "create"]
@@ -166,7 +177,7 @@ def test_xpk_runs_the_same_stage_and_restarts_on_75(host):
 def test_the_image_is_built_by_cloud_build(host):
     [words] = dry(host, "gke/build.sh", "--image=r/p/i:t", "--extras=cuda", "--project=p")
     assert words[:3] == ["gcloud", "builds", "submit"]
-    assert "--substitutions=_IMAGE=r/p/i:t,_EXTRAS=cuda" in words
+    assert "--substitutions=^;^_IMAGE=r/p/i:t;_EXTRAS=cuda" in words
     assert "only flags" in host.fails("gke/build.sh", "--image=i", "sft")
 
 

@@ -116,7 +116,7 @@ def test_the_pod_page_trains_on_two_workers_and_resumes_after_a_preemption(tools
     for index in range(2):
         venv = state / f"worker-{index}" / "w2sr_jax/.venv"
         (venv / "bin").mkdir(parents=True)
-        (venv / ".setup-tpu").touch()  # stands for the installed packages
+        (venv / ".setup-tpu-hub").touch()  # stands for the installed packages
         for name in ("w2sr", "python"):
             (venv / "bin" / name).write_text(W2SR.format(state=shlex.quote(str(state)), python=sys.executable))
             (venv / "bin" / name).chmod(0o755)

@@ -30,13 +30,31 @@ def test_what_is_no_variant_is_answered_with_the_variants_there_are():
     for file in (*OWN, "paper/families.py"):
         with pytest.raises(UsageError) as error:
             load(file, "nothing")
-        found = re.search(r"only STUDENT-from-TEACHER\[-vs-TEACHER\]: (.*) \(W2SR_DEBUG", str(error.value))[1]
-        assert found == ", ".join(VARIANTS[file][1:])
+        student = VARIANTS[file][1]
+        for wrong in (f"{student}-from-", f"{student}-from-70b", f"{student}-vs-", f"{student}-vs-70b"):
+            with pytest.raises(UsageError, match="no variant"):
+                load(file, wrong)
+        found = re.search(r"only STUDENT\[-from-TEACHER\]\[-vs-TEACHER\]: (.*) \(W2SR_DEBUG", str(error.value))[1]
+        assert found.split(", ") == [variant for variant in VARIANTS[file] if "-from-" in variant]
     for name, (names, rest) in QUESTIONS.items():
         wrong = ["nothing", f"{names[0]}/70b", f"{names[0]}/7b-from-70b"]
         for variant in wrong if rest else [*wrong, f"{names[0]}/7b-from-7b"]:
             with pytest.raises(UsageError, match=rf"only NAME\[/STUDENT.*NAME {', '.join(names)}; STUDENT 7b, 14b"):
                 load(f"paper/{name}.py", variant)
+
+
+@pytest.mark.parametrize(
+    ("file", "student", "teacher"),
+    [
+        *(("qwen25", student, "1.5b") for student in ("7b", "14b", "32b")),
+        *(("qwen25_math", "math-7b", "1.5b"), ("llama31", "8b", "1.5b")),
+        *(("families", "7b", "llama-8b"), ("families", "8b", "1.5b")),
+    ],
+)
+def test_a_student_without_a_teacher_has_the_default_of_its_file(file, student, teacher):
+    assert load(f"paper/{file}.py", student) == load(f"paper/{file}.py", f"{student}-from-{teacher}")
+    rival = f"-vs-{'llama-8b' if teacher == 'llama-8b' else '32b'}"
+    assert load(f"paper/{file}.py", student + rival) == load(f"paper/{file}.py", f"{student}-from-{teacher}{rival}")
 
 
 @pytest.mark.parametrize(("file", "variant"), PAIRS)
@@ -67,7 +85,7 @@ def test_the_ceiling_of_a_pair_is_simplerl_s_recipe(file, variant):
     assert (grpo.prompts_per_step, grpo.minibatch_prompts, grpo.epochs_per_step) == (1024, 256, 1)
     assert (grpo.sampling.n, grpo.sampling.temperature) == (8, 1.0)
     assert grpo.sampling.max_tokens == (3072 if "math" in file else 8192)
-    assert (grpo.loss.kl, grpo.loss.entropy) == (1e-3 if "32b-from" in variant else 1e-4, 1e-3)
+    assert (grpo.loss.kl, grpo.loss.entropy) == (1e-3 if variant.startswith("32b") else 1e-4, 1e-3)
     assert (grpo.loss.clip_low, grpo.loss.clip_high, grpo.loss.aggregate) == (0.2, 0.2, "token_mean")
     optimizer = grpo.optimizer
     assert (optimizer.learning_rate, optimizer.schedule, optimizer.weight_decay) == (5e-7, "constant", 1e-2)

@@ -2,10 +2,12 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import pytest
 
-from tests.stages.results import evaluate, experiment, with_rules
+from tests.stages.results import evaluate, experiment, spend, with_rules
+from w2sr_jax.core.command_line import load_config_file
 from w2sr_jax.core.errors import UsageError, W2SRError
 from w2sr_jax.core.files import read_json, read_jsonl, write_json, write_jsonl
 from w2sr_jax.core.records import Prediction, RecordError
@@ -182,6 +184,21 @@ def test_an_experiment_without_a_ceiling_still_has_its_report(tmp_path):
     config.ceiling = "grop"
     with pytest.raises(UsageError, match=r"config.ceiling: 'grop' is not among config.arms"):
         report.main(config, str(tmp_path / "report"))
+
+
+def test_the_config_file_of_the_readme_compares_the_arms_that_its_commands_made(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    (file,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "rgr.py").write_text(file)
+    monkeypatch.chdir(tmp_path)
+    for name, right in (("eval_base", 10), ("eval", 50), ("eval_ceiling", 60)):
+        evaluate(Path("runs") / name, right, benchmark="math500")
+    for name, stage in (("traces", "distill"), ("filtered", "filter"), ("student", "sft"), ("ceiling", "grpo")):
+        spend(Path("runs") / name, stage, 2.0)
+    found = report.main(load_config_file("rgr.py"), "runs/report")
+    assert found["rgr"]["w2sr_p"]["math500"]["value"] == pytest.approx(0.8)
+    assert found["ledger"]["ratios"]["w2sr_p"]
+    assert Path("runs/report/report.html").exists()
 
 
 def test_a_gap_within_noise_leaves_rgr_undefined(tmp_path):

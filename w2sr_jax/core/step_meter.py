@@ -1,9 +1,9 @@
 """Where the seconds of a training loop go: step time, token rates, MFU, waiting, compilation, goodput.
 
 A step's seconds are those between its results and the results of the step before, as the host gets to see them: on a
-device that always has work that is the device's own time a step, and nothing here makes the host wait for a device.
-They contain parts that do not overlap: waiting for data, being blocked by a checkpoint, validation, compilation, and
-the writing of a profile.
+device that always has work that is the device's own time a step, and nothing here makes the host wait for a device. On
+a CPU the loop itself waits for each step before it sends the next one (learn/pace.py). They contain parts that do not
+overlap: waiting for data, being blocked by a checkpoint, validation, compilation, and the writing of a profile.
 
 Rates and MFU are of the step without the last four. Productive is a step without compilation, checkpoints and
 profiles, and without that waiting for data during which the device had nothing to do. Goodput is the productive

@@ -60,20 +60,24 @@ def pairs(makers: Collection[str], teachers: Collection[str] = tuple(QWEN_TEACHE
 def pick_pair(
     variant: str | None, makers: Mapping[str, Make], teachers: Collection[str] = tuple(QWEN_TEACHERS)
 ) -> PaperExperiment:
-    """The experiment of STUDENT-from-TEACHER[-vs-NONREASONER]; without a variant, the first maker's default.
+    """The experiment of STUDENT[-from-TEACHER][-vs-NONREASONER].
+
+    Without a teacher it is the one that the student's maker has as its default, without a variant the first student.
 
     Raises:
         ValueError: there is no such variant.
     """
     if variant is None:
         return next(iter(makers.values()))()
-    student, _, rest = variant.lower().partition(FROM)
-    teacher, versus, rival = rest.partition(VERSUS)
+    models, versus, rival = variant.lower().partition(VERSUS)
+    student, named, teacher = models.partition(FROM)
+    if student in makers and not named:
+        teacher = inspect.signature(makers[student]).parameters["teacher"].default
     # Both teachers are asked with one prompt.
     rivals = {key for key in teachers if teacher in teachers and TEACHERS[key].template == TEACHERS[teacher].template}
     if student not in makers or teacher not in teachers or (versus and rival not in rivals):
         names = ", ".join(pairs(makers, teachers))
-        raise ValueError(f"no variant {variant!r}, only STUDENT-from-TEACHER[-vs-TEACHER]: {names}")
+        raise ValueError(f"no variant {variant!r}, only STUDENT[-from-TEACHER][-vs-TEACHER]: {names}")
     return makers[student](teacher, rival)
 
 

@@ -76,7 +76,8 @@ def main(config: SFTConfig, workdir: str) -> dict[str, float]:
                 metrics["loss"] = extra.get("loss", math.nan)  # should only the export be missing
                 logging.info("resuming at step %d of %d", start, total)
 
-            # ---- steps: metrics are fetched one step late, so that an accelerator never waits for the host
+            # ---- steps: an accelerator's metrics are fetched one step late, so that it never waits for the host, a
+            # CPU's before the next step is sent
             with (
                 MetricWriter(root, start) as writer,
                 Progress(total, f"{root.name}: sft") as progress,
