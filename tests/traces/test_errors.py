@@ -3,6 +3,7 @@
 import collections
 import random
 import re
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from w2sr_jax.grading.grade import grade
 from w2sr_jax.micro.task import Chain
 from w2sr_jax.traces import equations, errors
 from w2sr_jax.traces.edits import edited, restored
-from w2sr_jax.traces.steps import answer_span, steps
+from w2sr_jax.traces.steps import answer_span, reasoning_end, steps
 
 CHAIN = r"<work>37+5=42*3=26-4=22\boxed{22}"
 PROSE = (
@@ -154,6 +155,37 @@ def test_steps_are_lines_or_sentences_or_equations():
     assert len(steps(PROSE)) == 4
     assert [LINES[slice(*s)].strip()[:4] for s in steps(LINES)] == ["Firs", "Then", "Ther"]
     assert steps(r"\boxed{5}") == steps(r"<work>37+5=42\boxed{42}") == []
+
+
+def test_a_line_without_a_full_stop_is_a_step_like_sentences_beside_it():
+    text = "We have A. Then B without an end\nSo C. Thus \\boxed{5}"
+    assert [text[slice(*s)] for s in steps(text)] == ["We have A. ", "Then B without an end\n", "So C. "]
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    text=st.text(alphabet="aB1+=. !?\n\\", max_size=40),
+    ending=st.sampled_from(["", r"\boxed{7}"]),
+    seed=st.integers(0, 9),
+)
+def test_steps_leave_nothing_out_and_a_shuffle_keeps_every_one_of_them(text, ending, seed):
+    text += ending
+    found = steps(text)
+    pieces = [text[slice(*s)] for s in found]
+    if not found:
+        return
+    assert "".join(pieces) == text[found[0][0] : found[-1][1]]
+    new, what = errors.shuffle(text, random.Random(seed), InjectConfig())
+    order = [int(number) - 1 for number in what.rpartition("order ")[2].split()]
+    assert sorted(order) == list(range(len(pieces)))
+    assert new == text[: found[0][0]] + "".join(pieces[i] for i in order) + text[found[-1][1] :]
+
+
+def test_steps_of_one_endless_line_take_no_time_to_speak_of():
+    begun = time.monotonic()
+    assert steps("a b " * 15_000) == []
+    assert reasoning_end("a b " * 15_000 + r"\boxed{1}") == 60_000
+    assert time.monotonic() - begun < 5  # when it looked again from every character, minutes
 
 
 def test_a_slip_changes_one_value_and_the_answer_follows():
