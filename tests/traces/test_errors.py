@@ -150,6 +150,14 @@ def test_values_keep_their_width_and_their_decimals():
     assert equations.rewrite("10/4=2.5", {5: 1}) == "10/4=3.5"
 
 
+def test_numbers_of_texts_that_loop_end_nothing():
+    digits = "7" * 5000
+    assert equations.find(f"1+{digits}=5 and 10/3=3.{digits}") == []
+    text = "1*1=" * 400 + r"1 \boxed{1}"  # a first result of 10 makes 100, 10,000 and so on
+    assert errors.rule(text, random.Random(0), InjectConfig()) is None
+    assert errors.rule(text, random.Random(0), InjectConfig(modulus=100)) is not None
+
+
 def test_steps_are_lines_or_sentences_or_equations():
     assert [CHAIN[slice(*s)] for s in steps(CHAIN)] == ["+5=42", "*3=26", "-4=22"]
     assert len(steps(PROSE)) == 4

@@ -144,6 +144,9 @@ def _before_answer(text: str) -> list[equations.Equation]:
 
 
 def _off(text: str, offsets: dict[int, int], config: InjectConfig) -> tuple[str, str] | None:
-    changed = equations.rewrite(text, offsets, modulus=config.modulus, carry=config.carry)
+    try:
+        changed = equations.rewrite(text, offsets, modulus=config.modulus, carry=config.carry)
+    except (ValueError, OverflowError):  # in a text that loops, what is carried on outgrows what Python writes
+        return None
     places = ", ".join(f"{equations.number_at(text, at)} {offset:+d}" for at, offset in offsets.items())
     return changed, places
