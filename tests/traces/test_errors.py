@@ -26,9 +26,9 @@ PROSE = (
 LINES = "First, 3 \\times 4 = 12.\nThen 12 + 1 = 13 balls.\nThere are 2 boxes.\n\nSo the answer is $\\boxed{13}$."
 
 
-def trace(response: str, problem_id: str = "p", sample: int = 0) -> Trace:
+def trace(response: str, problem_id: str = "p", teacher: str = "t") -> Trace:
     return Trace(
-        problem_id=problem_id, sample=sample, response=response, response_tokens=9, finish_reason="stop", teacher="t"
+        problem_id=problem_id, sample=0, response=response, response_tokens=9, finish_reason="stop", teacher=teacher
     )
 
 
@@ -253,6 +253,16 @@ def test_problems_keep_their_answers_and_wrong_traces_stay_wrong(kind):
     found, _ = errors.inject(wrong, problems, InjectConfig(kind=kind, modulus=100), seed=0)
     assert problems == before
     assert not any(grade(new.response, problems[new.problem_id].answer).correct for new in found)
+
+
+def test_errors_do_not_go_to_the_same_problems_of_every_teacher():
+    traces = [trace(r"1+1=2 \boxed{2}", f"p{i}", teacher) for teacher in "ab" for i in range(100)]
+    problems = {f"p{i}": Problem(id=f"p{i}", problem="?", answer="2") for i in range(100)}
+    found, counts = errors.inject(traces, problems, InjectConfig(rate=0.5), 0)
+    assert counts["touched"] == 100
+    assert 65 < len({t.problem_id for t in found if t.edit}) < 85  # 75 by chance
+    pairs = [(one.edit, other.edit) for one, other in zip(found[:100], found[100:]) if one.edit and other.edit]
+    assert sum(one != other for one, other in pairs) > len(pairs) / 2
 
 
 def test_a_higher_rate_touches_the_same_traces_and_more():

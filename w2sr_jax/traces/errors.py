@@ -21,7 +21,7 @@ from w2sr_jax.core.trace_config import InjectConfig
 from w2sr_jax.grading.normal import key
 from w2sr_jax.grading.verdict import decide
 from w2sr_jax.traces import equations
-from w2sr_jax.traces.draws import generator, shuffled
+from w2sr_jax.traces.draws import generator, ordinals, shuffled
 from w2sr_jax.traces.edits import edited
 from w2sr_jax.traces.steps import answer_span, steps
 
@@ -48,11 +48,13 @@ def inject(
         (all traces in their order; counts: traces, wanted, touched, and impossible: passed over on the way).
     """
     wanted, found = round(config.rate * len(traces)), dict[int, EditedTrace]()
-    impossible = 0
+    impossible, place = 0, ordinals(traces)
     for index in shuffled(seed, traces, "touched"):
         if len(found) == wanted:
             break
-        changed = _with_error(traces[index], problems[traces[index].problem_id], config, seed)
+        trace = traces[index]
+        rng = generator(seed, trace, config.kind, place[index])
+        changed = _with_error(trace, problems[trace.problem_id], config, rng)
         if changed is None:
             impossible += 1
         else:
@@ -61,8 +63,7 @@ def inject(
     return made, {"traces": len(traces), "wanted": wanted, "touched": len(found), "impossible": impossible}
 
 
-def _with_error(trace: Trace, problem: Problem, config: InjectConfig, seed: int) -> EditedTrace | None:
-    rng = generator(seed, trace, config.kind)
+def _with_error(trace: Trace, problem: Problem, config: InjectConfig, rng: random.Random) -> EditedTrace | None:
     was_right = _right(trace.response, problem)
     for _ in range(ATTEMPTS):
         made = ERRORS[config.kind](trace.response, rng, config)
