@@ -214,6 +214,41 @@ def test_a_wrong_answer_leaves_the_reasoning_alone():
         assert not grade(found.response, gold).correct
 
 
+def answers(box: str, gold: str, **options) -> set[str]:
+    """What stands in the box after an error in the answer, over seeds; what stood there where none was possible."""
+    problem, config = Problem(id="p", problem="?", answer=gold), InjectConfig(kind="answer", **options)
+    made = [errors.inject([trace(rf"so \boxed{{{box}}}")], {"p": problem}, config, seed)[0][0] for seed in range(40)]
+    assert not any(grade(new.response, gold).correct for new in made if new.edit)
+    return {new.response.removeprefix(r"so \boxed{").removesuffix("}") for new in made}
+
+
+@pytest.mark.parametrize(
+    ("box", "gold", "changed"),
+    [
+        ("f(2)=7", "7", r"f\(2\)=-?\d+"),
+        ("x_1 = 5", "5", r"x_1 = -?\d+"),
+        ("x_{1}=1,x_{2}=2", "1,2", r"x_\{1\}=1,x_\{2\}=-?\d+"),
+        ("-5", "-5", r"-?\d+"),
+        ("−5", "-5", r"-?\d+"),
+        ("-3", "5", r"-?\d+"),
+        ("x-5", "x-5", r"x[-+]\d+"),
+        ("x + 5", "x+5", r"x [-+]\d+"),
+        ("1/-2", "-1/2", r"-?\d+/-2"),
+        ("5 = x", "x=5", r"-?\d+ = x"),
+    ],
+)
+def test_another_answer_is_another_value_with_its_sign_not_another_name(box, gold, changed):
+    found = answers(box, gold)
+    assert box not in found
+    assert all(re.fullmatch(changed, one) for one in found), found
+    assert len(found) > 5
+
+
+def test_an_answer_that_stays_right_or_has_no_end_is_left_alone():
+    for box, gold in (("f(2)=x", "x"), ("7" * 5000, "5")):
+        assert answers(box, gold) == {box}
+
+
 def test_a_dropped_step_is_missing_and_shuffled_ones_are_all_there():
     dropped = made("drop", LINES, "13")
     assert dropped.now == ""
