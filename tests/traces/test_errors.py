@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from w2sr_jax.core.files import read_jsonl, write_jsonl
-from w2sr_jax.core.records import EditedTrace, Problem, RecordError, Trace
+from w2sr_jax.core.records import EditedTrace, GradedTrace, Problem, RecordError, Trace
 from w2sr_jax.core.trace_config import TRACE_ERRORS, InjectConfig
 from w2sr_jax.grading.grade import grade
 from w2sr_jax.micro.task import Chain
@@ -346,6 +346,15 @@ def test_an_edited_file_restores_the_original_one_to_the_byte(tmp_path):
     write_jsonl(tmp_path / "c.jsonl", [restored(t) for t in read_jsonl(tmp_path / "b.jsonl", EditedTrace)])
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "c.jsonl").read_bytes()
     assert (tmp_path / "a.jsonl").read_bytes() != (tmp_path / "b.jsonl").read_bytes()
+
+
+def test_a_graded_trace_comes_back_without_its_grade_and_one_edited_twice_as_it_was_in_between():
+    graded = {"extracted": "4", "correct": True, "grader": "g", "hygiene": []}
+    original = GradedTrace.from_json(trace("2+2=4").to_json() | graded | {"schema": GradedTrace.schema})
+    once = edited(original, "2+2=5", "slip", "length")
+    twice = edited(once, "2+2=6", "slip")
+    assert restored(once) == trace("2+2=4")
+    assert (restored(twice).response, restored(twice).finish_reason) == ("2+2=5", "length")
 
 
 def test_a_record_of_another_response_is_refused():
