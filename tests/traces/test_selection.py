@@ -40,6 +40,13 @@ def test_a_majority_labels_without_answers():
         kept(traces[:4], by="majority", min_agreement=0.6)
 
 
+def test_a_trace_without_an_answer_agrees_with_nobody_but_counts():
+    traces = [trace(0, s, text) for s, text in enumerate([r"\boxed{1}", r"\boxed{1}", "none", "none"])]
+    assert kept(traces, by="majority", min_agreement=0.5) == [("p0", 0), ("p0", 1)]
+    with pytest.raises(W2SRError, match="none of 4 traces qualifies"):
+        kept(traces, by="majority", min_agreement=0.51)
+
+
 def test_length_and_steps_keep_either_end_or_the_middle():
     traces = [trace(i, 0, "a.\n" * i + rf"\boxed{{{i}}}") for i in range(2, 11)]
     for by in ("length", "steps"):
