@@ -173,3 +173,16 @@ def test_many_examples_at_once_equal_one_by_one(tokenizer):
     together = encode_examples(tokenizer, prompts, responses, closings)
     assert together == [encode_example(tokenizer, *one) for one in zip(prompts, responses, closings)]
     assert list(together[2].tokens) == tokenizer("abyz")["input_ids"]
+
+
+@pytest.mark.parametrize("half", [0xD83D, 0xDE00])
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_half_of_a_surrogate_pair_is_read_as_the_replacement_character(template, half, tokenizer):
+    prompts = [render(template, text, tokenizer) for text in (f"1+{chr(half)}", "1+\ufffd")]
+    assert prompts[0] == prompts[1]
+    assert tokenizer.encode(prompts[0], add_special_tokens=False)
+    found, expected = encode_examples(tokenizer, prompts, [f"{chr(half)}2", "\ufffd2"], [None, None])
+    assert found == expected
+    assert encode_examples(tokenizer, ["\U0001f600"], ["\U0001f600"], [None])[0].tokens == [
+        *tokenizer("\U0001f600" * 2)["input_ids"]
+    ]
