@@ -176,20 +176,16 @@ def closing_token_id(directory: str | Path | None, tokenizer: Any, template: str
     return ids[0]
 
 
-def encode_example(tokenizer: Any, prompt: str, response: str, closing_id: int | None) -> Example:
-    """One example. Prompt and response are encoded separately, so that the prompt's tokens are those that the model
-    sees at inference, even where encoding the joined text would merge across the border.
-
-    Args:
-        closing_id: appended to the response; None for a response that was cut off, which must not teach to stop there.
-    """
-    return encode_examples(tokenizer, [prompt], [response], [closing_id])[0]
-
-
 def encode_examples(
     tokenizer: Any, prompts: Sequence[str], responses: Sequence[str], closing_ids: Sequence[int | None]
 ) -> list[Example]:
-    """As `encode_example` for many, in one call of the tokenizer; equal prompts are encoded once."""
+    """Examples, in one call of the tokenizer. Prompts and responses are encoded separately, so that a prompt's tokens
+    are those that the model sees at inference, even where encoding the joined text would merge across the border.
+
+    Args:
+        prompts: as rendered; equal ones are encoded once.
+        closing_ids: appended to the responses; None for one that was cut off, which must not teach to stop there.
+    """
     texts = list(dict.fromkeys(prompts))
     encoded = _encode(tokenizer, texts + [encodable(response) for response in responses])
     prompt_ids = dict(zip(texts, encoded))
