@@ -6,7 +6,6 @@ from w2sr_jax.core.errors import UsageError, W2SRError
 from w2sr_jax.data.chat import (
     TEMPLATES,
     closing_token_id,
-    encode_example,
     encode_examples,
     load_tokenizer,
     render,
@@ -154,7 +153,7 @@ def test_the_config_names_eos_where_the_tokenizer_does_not(save_tokenizer):
 
 
 def test_an_example_is_prompt_response_and_closing_token(tokenizer):
-    example = encode_example(tokenizer, "<|im_start|>ab", "cd", IM_END)
+    (example,) = encode_examples(tokenizer, ["<|im_start|>ab"], ["cd"], [IM_END])
     a, b, c, d = tokenizer("abcd")["input_ids"]
     assert list(example.tokens) == [IM_START, a, b, c, d, IM_END]
     assert example.prompt_length == 3
@@ -163,7 +162,7 @@ def test_an_example_is_prompt_response_and_closing_token(tokenizer):
 def test_the_prompts_tokens_are_those_of_inference_even_where_joined_text_would_merge(save_tokenizer):
     merging = load_tokenizer(save_tokenizer(merges=[("a", "b")]))
     assert len(merging("ab")["input_ids"]) == 1
-    example = encode_example(merging, "xa", "b", END_OF_TEXT)
+    (example,) = encode_examples(merging, ["xa"], ["b"], [END_OF_TEXT])
     assert list(example.tokens[:2]) == merging("xa")["input_ids"]
     assert (len(example.tokens), example.prompt_length) == (4, 2)
 
@@ -171,5 +170,19 @@ def test_the_prompts_tokens_are_those_of_inference_even_where_joined_text_would_
 def test_many_examples_at_once_equal_one_by_one(tokenizer):
     prompts, responses, closings = ["ab", "c", "ab"], ["x", "", "yz"], [IM_END, END_OF_TEXT, None]
     together = encode_examples(tokenizer, prompts, responses, closings)
-    assert together == [encode_example(tokenizer, *one) for one in zip(prompts, responses, closings)]
+    alone = [encode_examples(tokenizer, *([part] for part in one)) for one in zip(prompts, responses, closings)]
+    assert together == [example for (example,) in alone]
     assert list(together[2].tokens) == tokenizer("abyz")["input_ids"]
+
+
+@pytest.mark.parametrize("half", [0xD83D, 0xDE00])
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_half_of_a_surrogate_pair_is_read_as_the_replacement_character(template, half, tokenizer):
+    prompts = [render(template, text, tokenizer) for text in (f"1+{chr(half)}", "1+\ufffd")]
+    assert prompts[0] == prompts[1]
+    assert tokenizer.encode(prompts[0], add_special_tokens=False)
+    found, expected = encode_examples(tokenizer, prompts, [f"{chr(half)}2", "\ufffd2"], [None, None])
+    assert found == expected
+    assert encode_examples(tokenizer, ["\U0001f600"], ["\U0001f600"], [None])[0].tokens == [
+        *tokenizer("\U0001f600" * 2)["input_ids"]
+    ]

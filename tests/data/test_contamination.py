@@ -47,6 +47,13 @@ def test_a_short_benchmark_problem_counts_only_as_a_whole(index):
     assert index.overlap(problem("Please compute $1+2$ and add 3 to it"), trace("no")) is None
 
 
+def test_a_benchmark_problem_without_words_overlaps_with_nothing():
+    wordless = Index([("b", [problem("$$ ? $$")])])
+    assert wordless.short == 1
+    assert wordless.find("") is None
+    assert wordless.find("\\[") is None
+
+
 def test_the_default_is_13_words():
     whole = Index([("b", [problem(WALK)])])
     words = words_of(WALK)

@@ -51,6 +51,24 @@ def test_a_split_is_a_folder_or_the_beginning_of_a_file_name(split, expected):
     assert hub.split_files(NAMES, split) == expected
 
 
+@pytest.mark.parametrize(
+    ("names", "taken"),
+    [
+        (["data/train.jsonl", "data/train-00000-of-00001.parquet"], {"data": ["data/train.jsonl"]}),
+        (["train.parquet", "train.json", "train.jsonl"], {"": ["train.jsonl"]}),
+        (["train/dataset_infos.json", "train/data.parquet"], {"": ["train/data.parquet"]}),
+        (["a/train.jsonl", "b/train.parquet"], {"a": ["a/train.jsonl"], "b": ["b/train.parquet"]}),
+    ],
+)
+def test_of_a_split_in_several_formats_one_is_read(names, taken):
+    assert hub.split_files(names, "train") == taken
+
+
+def test_what_is_left_unread_is_named(caplog):
+    hub.split_files(["train.jsonl", "train.parquet"], "train")
+    assert "train.parquet: not read beside train.jsonl" in caplog.text
+
+
 def test_a_dataset_is_read_with_columns_that_no_format_knows_and_ids_that_name_it(dataset):
     rows = [{"question": "q", "answer": f"#### {i}", "extra": 1} for i in range(2)]
     (dataset / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -126,7 +126,7 @@ def test_a_busy_worker_does_not_outlive_a_killed_parent_for_long(tmp_path):
         from w2sr_jax.grading import processes
         pool = processes.WorkerPool(1, deadline_s=1.0)
         pool.compare([{EASY!r}])
-        print(pool._alive[0].pid, flush=True)
+        print(pool._alive[0]._process.pid, flush=True)
         pool._alive[0].send(0, *{SLOW!r}, 1.0)
         print("busy", flush=True)
         sys.stdin.read()

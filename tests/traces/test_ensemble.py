@@ -112,6 +112,15 @@ def test_a_healthy_trace_is_taken_rather_than_an_ill_one_whatever_its_length():
     assert taken(teachers[:2], "hygiene") == ["long"]
 
 
+@pytest.mark.parametrize("how", ENSEMBLES)
+def test_a_trace_that_failed_is_taken_only_where_there_is_no_other(how):
+    failed = [trace("p", "", teacher="failed", finish_reason="failed")]
+    ill = [trace("p", "see https://x.org " * 30, teacher="ill", finish_reason="length")]
+    assert {taken([failed, ill], how, seed)[0] for seed in range(20)} == {"ill"}
+    assert taken([failed, failed], how) == ["failed"]
+    assert ensemble([failed, ill], how, 0)[1] == {"traces": 1, "contested": 0, "disagreeing": 0}
+
+
 def test_counts_say_where_teachers_disagree():
     _, counts = ensemble([answers("a", "1", "2", "3"), answers("b", "1", "5")], "mix", 0)
     assert counts == {"traces": 3, "contested": 2, "disagreeing": 1}

@@ -3,19 +3,20 @@
 import collections
 import random
 import re
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from w2sr_jax.core.files import read_jsonl, write_jsonl
-from w2sr_jax.core.records import EditedTrace, Problem, RecordError, Trace
+from w2sr_jax.core.records import EditedTrace, GradedTrace, Problem, RecordError, Trace
 from w2sr_jax.core.trace_config import TRACE_ERRORS, InjectConfig
 from w2sr_jax.grading.grade import grade
 from w2sr_jax.micro.task import Chain
 from w2sr_jax.traces import equations, errors
 from w2sr_jax.traces.edits import edited, restored
-from w2sr_jax.traces.steps import answer_span, steps
+from w2sr_jax.traces.steps import answer_span, reasoning_end, steps
 
 CHAIN = r"<work>37+5=42*3=26-4=22\boxed{22}"
 PROSE = (
@@ -25,9 +26,9 @@ PROSE = (
 LINES = "First, 3 \\times 4 = 12.\nThen 12 + 1 = 13 balls.\nThere are 2 boxes.\n\nSo the answer is $\\boxed{13}$."
 
 
-def trace(response: str, problem_id: str = "p", sample: int = 0) -> Trace:
+def trace(response: str, problem_id: str = "p", teacher: str = "t") -> Trace:
     return Trace(
-        problem_id=problem_id, sample=sample, response=response, response_tokens=9, finish_reason="stop", teacher="t"
+        problem_id=problem_id, sample=0, response=response, response_tokens=9, finish_reason="stop", teacher=teacher
     )
 
 
@@ -149,11 +150,50 @@ def test_values_keep_their_width_and_their_decimals():
     assert equations.rewrite("10/4=2.5", {5: 1}) == "10/4=3.5"
 
 
+def test_numbers_of_texts_that_loop_end_nothing():
+    digits = "7" * 5000
+    assert equations.find(f"1+{digits}=5 and 10/3=3.{digits}") == []
+    text = "1*1=" * 400 + r"1 \boxed{1}"  # a first result of 10 makes 100, 10,000 and so on
+    assert errors.rule(text, random.Random(0), InjectConfig()) is None
+    assert errors.rule(text, random.Random(0), InjectConfig(modulus=100)) is not None
+
+
 def test_steps_are_lines_or_sentences_or_equations():
     assert [CHAIN[slice(*s)] for s in steps(CHAIN)] == ["+5=42", "*3=26", "-4=22"]
     assert len(steps(PROSE)) == 4
     assert [LINES[slice(*s)].strip()[:4] for s in steps(LINES)] == ["Firs", "Then", "Ther"]
     assert steps(r"\boxed{5}") == steps(r"<work>37+5=42\boxed{42}") == []
+
+
+def test_a_line_without_a_full_stop_is_a_step_like_sentences_beside_it():
+    text = "We have A. Then B without an end\nSo C. Thus \\boxed{5}"
+    assert [text[slice(*s)] for s in steps(text)] == ["We have A. ", "Then B without an end\n", "So C. "]
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    text=st.text(alphabet="aB1+=. !?\n\\", max_size=40),
+    ending=st.sampled_from(["", r"\boxed{7}"]),
+    seed=st.integers(0, 9),
+)
+def test_steps_leave_nothing_out_and_a_shuffle_keeps_every_one_of_them(text, ending, seed):
+    text += ending
+    found = steps(text)
+    pieces = [text[slice(*s)] for s in found]
+    if not found:
+        return
+    assert "".join(pieces) == text[found[0][0] : found[-1][1]]
+    new, what = errors.shuffle(text, random.Random(seed), InjectConfig())
+    order = [int(number) - 1 for number in what.rpartition("order ")[2].split()]
+    assert sorted(order) == list(range(len(pieces)))
+    assert new == text[: found[0][0]] + "".join(pieces[i] for i in order) + text[found[-1][1] :]
+
+
+def test_steps_of_one_endless_line_take_no_time_to_speak_of():
+    begun = time.monotonic()
+    assert steps("a b " * 15_000) == []
+    assert reasoning_end("a b " * 15_000 + r"\boxed{1}") == 60_000
+    assert time.monotonic() - begun < 5  # when it looked again from every character, minutes
 
 
 def test_a_slip_changes_one_value_and_the_answer_follows():
@@ -172,6 +212,41 @@ def test_a_wrong_answer_leaves_the_reasoning_alone():
         assert found.response[:start] == text[:start]
         assert grade(text, gold).correct
         assert not grade(found.response, gold).correct
+
+
+def answers(box: str, gold: str, **options) -> set[str]:
+    """What stands in the box after an error in the answer, over seeds; what stood there where none was possible."""
+    problem, config = Problem(id="p", problem="?", answer=gold), InjectConfig(kind="answer", **options)
+    made = [errors.inject([trace(rf"so \boxed{{{box}}}")], {"p": problem}, config, seed)[0][0] for seed in range(40)]
+    assert not any(grade(new.response, gold).correct for new in made if new.edit)
+    return {new.response.removeprefix(r"so \boxed{").removesuffix("}") for new in made}
+
+
+@pytest.mark.parametrize(
+    ("box", "gold", "changed"),
+    [
+        ("f(2)=7", "7", r"f\(2\)=-?\d+"),
+        ("x_1 = 5", "5", r"x_1 = -?\d+"),
+        ("x_{1}=1,x_{2}=2", "1,2", r"x_\{1\}=1,x_\{2\}=-?\d+"),
+        ("-5", "-5", r"-?\d+"),
+        ("−5", "-5", r"-?\d+"),
+        ("-3", "5", r"-?\d+"),
+        ("x-5", "x-5", r"x[-+]\d+"),
+        ("x + 5", "x+5", r"x [-+]\d+"),
+        ("1/-2", "-1/2", r"-?\d+/-2"),
+        ("5 = x", "x=5", r"-?\d+ = x"),
+    ],
+)
+def test_another_answer_is_another_value_with_its_sign_not_another_name(box, gold, changed):
+    found = answers(box, gold)
+    assert box not in found
+    assert all(re.fullmatch(changed, one) for one in found), found
+    assert len(found) > 5
+
+
+def test_an_answer_that_stays_right_or_has_no_end_is_left_alone():
+    for box, gold in (("f(2)=x", "x"), ("7" * 5000, "5")):
+        assert answers(box, gold) == {box}
 
 
 def test_a_dropped_step_is_missing_and_shuffled_ones_are_all_there():
@@ -213,6 +288,16 @@ def test_problems_keep_their_answers_and_wrong_traces_stay_wrong(kind):
     found, _ = errors.inject(wrong, problems, InjectConfig(kind=kind, modulus=100), seed=0)
     assert problems == before
     assert not any(grade(new.response, problems[new.problem_id].answer).correct for new in found)
+
+
+def test_errors_do_not_go_to_the_same_problems_of_every_teacher():
+    traces = [trace(r"1+1=2 \boxed{2}", f"p{i}", teacher) for teacher in "ab" for i in range(100)]
+    problems = {f"p{i}": Problem(id=f"p{i}", problem="?", answer="2") for i in range(100)}
+    found, counts = errors.inject(traces, problems, InjectConfig(rate=0.5), 0)
+    assert counts["touched"] == 100
+    assert 65 < len({t.problem_id for t in found if t.edit}) < 85  # 75 by chance
+    pairs = [(one.edit, other.edit) for one, other in zip(found[:100], found[100:]) if one.edit and other.edit]
+    assert sum(one != other for one, other in pairs) > len(pairs) / 2
 
 
 def test_a_higher_rate_touches_the_same_traces_and_more():
@@ -261,6 +346,15 @@ def test_an_edited_file_restores_the_original_one_to_the_byte(tmp_path):
     write_jsonl(tmp_path / "c.jsonl", [restored(t) for t in read_jsonl(tmp_path / "b.jsonl", EditedTrace)])
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "c.jsonl").read_bytes()
     assert (tmp_path / "a.jsonl").read_bytes() != (tmp_path / "b.jsonl").read_bytes()
+
+
+def test_a_graded_trace_comes_back_without_its_grade_and_one_edited_twice_as_it_was_in_between():
+    graded = {"extracted": "4", "correct": True, "grader": "g", "hygiene": []}
+    original = GradedTrace.from_json(trace("2+2=4").to_json() | graded | {"schema": GradedTrace.schema})
+    once = edited(original, "2+2=5", "slip", "length")
+    twice = edited(once, "2+2=6", "slip")
+    assert restored(once) == trace("2+2=4")
+    assert (restored(twice).response, restored(twice).finish_reason) == ("2+2=5", "length")
 
 
 def test_a_record_of_another_response_is_refused():

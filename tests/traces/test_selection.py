@@ -1,11 +1,15 @@
 """Selections by a score: which traces they keep, how many, and that they differ in the score alone."""
 
+import dataclasses
+
 import pytest
 
 from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.records import GradedTrace, TraceScore
 from w2sr_jax.core.trace_config import SelectConfig
+from w2sr_jax.traces.edits import edited
 from w2sr_jax.traces.selection import consistency, select
+from w2sr_jax.traces.supervision import answer_only
 
 
 def trace(problem: int, sample: int, response: str, correct: bool = True) -> GradedTrace:
@@ -40,12 +44,31 @@ def test_a_majority_labels_without_answers():
         kept(traces[:4], by="majority", min_agreement=0.6)
 
 
+def test_a_trace_without_an_answer_agrees_with_nobody_but_counts():
+    traces = [trace(0, s, text) for s, text in enumerate([r"\boxed{1}", r"\boxed{1}", "none", "none"])]
+    assert kept(traces, by="majority", min_agreement=0.5) == [("p0", 0), ("p0", 1)]
+    with pytest.raises(W2SRError, match="none of 4 traces qualifies"):
+        kept(traces, by="majority", min_agreement=0.51)
+
+
 def test_length_and_steps_keep_either_end_or_the_middle():
     traces = [trace(i, 0, "a.\n" * i + rf"\boxed{{{i}}}") for i in range(2, 11)]
     for by in ("length", "steps"):
         assert kept(traces, by=by, keep="lowest", size=2) == [("p2", 0), ("p3", 0)]
         assert kept(traces, by=by, keep="highest", size=2) == [("p9", 0), ("p10", 0)]
         assert kept(traces, by=by, keep="middle", size=3) == [("p5", 0), ("p6", 0), ("p7", 0)]
+
+
+def test_the_length_of_edited_traces_is_in_characters_since_their_tokens_are_not_known():
+    long, short = trace(0, 0, "a b c. " * 50 + r"\boxed{1}"), trace(1, 0, r"x is \boxed{1000}")
+    answers = [answer_only(long), answer_only(short)]
+    assert kept(answers, by="length", size=1) == [("p1", 0)]
+    unchanged = [
+        edited(long, long.response, ""),
+        dataclasses.replace(edited(short, short.response, ""), response_tokens=999),
+    ]
+    assert kept(unchanged, by="length", size=1) == [("p1", 0)]
+    assert kept([*answers[:1], unchanged[1]], by="length", size=1) == [("p1", 0)]
 
 
 def test_consistency_is_the_share_of_equations_that_hold():

@@ -56,7 +56,12 @@ class SelectConfig:
     keep: str = opt("highest", "scores that are kept", choices=("highest", "lowest", "middle"))
     size: int = opt(0, "traces kept, at most; 0 is all that qualify", minimum=0)
     only_correct: bool = opt(False, "choose among traces that are graded as right; the others still count in scores")
-    min_agreement: float = opt(0.0, "majority: smallest share of a problem's votes", minimum=0.0, maximum=1.0)
+    min_agreement: float = opt(
+        0.0,
+        "majority: share of a problem's traces, those without an answer too, that must agree",
+        minimum=0.0,
+        maximum=1.0,
+    )
     scores: str = opt("", "surprisal: scores.jsonl of `score`", reads=True)
     modulus: int = opt(0, "consistency: values are taken modulo this; 0 is ordinary", minimum=0)
 

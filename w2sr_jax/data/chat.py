@@ -8,6 +8,7 @@ qwen25-math-cot. "plain" is the problem alone.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ STOP_TOKENS = (
     "<|end|>",
     "</s>",
 )
+_SURROGATE = re.compile("[\ud800-\udfff]")
 # What opens a turn in a rendered prompt -> what closes the assistant's.
 TURN_ENDS = {"<|im_start|>": "<|im_end|>", "<|start_header_id|>": "<|eot_id|>", "<start_of_turn>": "<end_of_turn>"}
 
@@ -95,7 +97,7 @@ def render(template: str, problem_text: str, tokenizer: Any) -> str:
     Where the tokenizer itself would begin a text with BOS (Llama), a prompt without a chat template begins with it.
     """
     template_text(template, tokenizer)
-    prompt = TEMPLATES[template].replace("{input}", problem_text, 1)
+    prompt = TEMPLATES[template].replace("{input}", encodable(problem_text), 1)
     if template == "chat":
         from jinja2 import TemplateError
 
@@ -107,6 +109,11 @@ def render(template: str, problem_text: str, tokenizer: Any) -> str:
             raise W2SRError(f"template 'chat': the tokenizer's chat template fails: {error}") from None
     begins = tokenizer.bos_token_id is not None and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
     return tokenizer.bos_token + prompt if begins else prompt
+
+
+def encodable(text: str) -> str:
+    """The text with U+FFFD for each half of a surrogate pair: JSON may hold one, and tokenizers refuse it."""
+    return _SURROGATE.sub("\ufffd", text)
 
 
 def stop_token_ids(directory: str | Path, tokenizer: Any) -> tuple[tuple[int, ...], str]:
@@ -169,22 +176,18 @@ def closing_token_id(directory: str | Path | None, tokenizer: Any, template: str
     return ids[0]
 
 
-def encode_example(tokenizer: Any, prompt: str, response: str, closing_id: int | None) -> Example:
-    """One example. Prompt and response are encoded separately, so that the prompt's tokens are those that the model
-    sees at inference, even where encoding the joined text would merge across the border.
-
-    Args:
-        closing_id: appended to the response; None for a response that was cut off, which must not teach to stop there.
-    """
-    return encode_examples(tokenizer, [prompt], [response], [closing_id])[0]
-
-
 def encode_examples(
     tokenizer: Any, prompts: Sequence[str], responses: Sequence[str], closing_ids: Sequence[int | None]
 ) -> list[Example]:
-    """As `encode_example` for many, in one call of the tokenizer; equal prompts are encoded once."""
+    """Examples, in one call of the tokenizer. Prompts and responses are encoded separately, so that a prompt's tokens
+    are those that the model sees at inference, even where encoding the joined text would merge across the border.
+
+    Args:
+        prompts: as rendered; equal ones are encoded once.
+        closing_ids: appended to the responses; None for one that was cut off, which must not teach to stop there.
+    """
     texts = list(dict.fromkeys(prompts))
-    encoded = _encode(tokenizer, texts + list(responses))
+    encoded = _encode(tokenizer, texts + [encodable(response) for response in responses])
     prompt_ids = dict(zip(texts, encoded))
     examples = []
     for prompt, response_ids, closing_id in zip(prompts, encoded[len(texts) :], closing_ids, strict=True):

@@ -2,7 +2,8 @@ r"""Whether training traces hold problems of a benchmark: shared n-grams of word
 
 Texts are compared as lower-case runs of letters and digits, so that spacing, punctuation and LaTeX braces do not hide
 a copy. A benchmark problem of fewer than n words has no n-gram of its own (shorter ones, like "compute 1 2", would
-overlap with everything); it counts only where a whole problem or response is the same text.
+overlap with everything); it counts only where a whole problem or response is the same text, and nowhere if it has no
+word at all.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class Index:
                 words = words_of(problem.problem)
                 if len(words) < size:
                     self.short += 1
-                    self._whole.setdefault(" ".join(words), (name, problem.id))
+                    if words:
+                        self._whole.setdefault(" ".join(words), (name, problem.id))
                 for gram in self._of(words):
                     self._grams.setdefault(gram, (name, problem.id))
 

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from absl import logging
+
 from w2sr_jax.core.errors import UsageError, W2SRError
 from w2sr_jax.core.files import iter_rows
 from w2sr_jax.core.records import RecordError
 
-SUFFIXES = (".jsonl", ".json", ".parquet")
+SUFFIXES = (".jsonl", ".parquet", ".json")  # the first that a folder has is read: .json may be notes on the others
 
 
 def fetch_rows(source: str) -> Iterator[tuple[int, Any]]:
@@ -66,6 +68,8 @@ def _answering(source: str) -> Iterator[None]:
 def split_files(names: list[str], split: str) -> dict[str, list[str]]:
     """{folder: its data files of a split, sorted}; a split that is named in full is one folder, "".
 
+    Of a folder with files of several kinds those of one are taken: copies of a split would be read twice.
+
     `split.jsonl` and `split/x.parquet` are of folder "", `data/split-00000-of-00002.parquet` is of "data".
     """
     found: dict[str, list[str]] = {}
@@ -74,7 +78,16 @@ def split_files(names: list[str], split: str) -> dict[str, list[str]]:
         whole = f"/{path.with_name(path.stem.split('-0')[0])}/"
         if (place := whole.find(f"/{split}/")) >= 0:
             found.setdefault(whole[1:place], []).append(name)
-    return {"": found[""]} if "" in found else found
+    found = {"": found[""]} if "" in found else found
+    return {folder: _of_one_kind(files) for folder, files in found.items()}
+
+
+def _of_one_kind(names: list[str]) -> list[str]:
+    kinds = {suffix: [name for name in names if name.endswith(suffix)] for suffix in SUFFIXES}
+    taken = next(files for files in kinds.values() if files)
+    if left := [name for name in names if name not in taken]:
+        logging.warning("%s: not read beside %s", ", ".join(left), ", ".join(taken))
+    return taken
 
 
 def read_file(path: Path) -> list[Any]:

@@ -167,10 +167,6 @@ class _Worker:
         self.task: int | None = None
         self.deadline, self.done = time.monotonic() + START_S, 0
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
     def send(self, index: int, given: str, gold: str, deadline_s: float, verifier: str = "math") -> bool:
         """Gives the worker a task; False if it is gone."""
         # The worker's own timer is only for the case that this process dies before it can kill the worker.

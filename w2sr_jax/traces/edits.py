@@ -1,4 +1,11 @@
-"""A change of a trace, with the record that undoes it."""
+"""A change of a trace, with the record that undoes it.
+
+What comes back is the response and the finish_reason that the change was made from: those of the file that `transform`
+read, and of a trace that was changed twice those in between. Grades do not come back, `filter` gives them anew. So a
+whole file is restored:
+
+    write_jsonl("restored.jsonl", map(restored, read_jsonl("runs/slips/traces.jsonl", EditedTrace)))
+"""
 
 from __future__ import annotations
 
@@ -7,6 +14,8 @@ from w2sr_jax.core.records import EditedTrace, FinishReason, RecordError, Trace
 
 def edited(trace: Trace, response: str, edit: str, finish_reason: FinishReason | None = None) -> EditedTrace:
     """The trace with another response; what was and is between their common beginning and end is recorded.
+
+    Of a graded trace the grade is left out, of an edited one the record of the change before.
 
     Args:
         edit: what was done, in words; empty for a trace that stays as it is.
@@ -32,7 +41,7 @@ def edited(trace: Trace, response: str, edit: str, finish_reason: FinishReason |
 
 
 def restored(trace: EditedTrace) -> Trace:
-    """The trace as it was.
+    """The trace before its last change, without the grade that it may have had.
 
     Raises:
         RecordError: the response is not the one that the record was made for.

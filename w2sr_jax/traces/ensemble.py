@@ -9,6 +9,7 @@ hygiene    one with the fewest hygiene flags
 
 Votes are those of all traces of the problem, whichever teacher and sample. Among equals chance decides, with the seed:
 neither the order of the teachers nor the length of a trace is a reason to take it. An ensemble of one is that teacher.
+A trace that failed, and has no text, is taken only where no teacher has another.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ def ensemble(teachers: list[list[Trace]], how: str, seed: int) -> tuple[list[Tra
     for traces in teachers:
         for trace in traces:
             slots.setdefault((trace.problem_id, trace.sample), []).append(trace)
+    for slot, candidates in slots.items():
+        slots[slot] = [trace for trace in candidates if trace.finish_reason != "failed"] or candidates
     counts = votes(trace for traces in teachers for trace in traces)
     chosen = [_choose(candidates, counts, how, seed) for candidates in slots.values()]
     return chosen, {

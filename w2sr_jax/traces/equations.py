@@ -4,7 +4,8 @@ A result may be the left operand of the next equation, as in chains. An equation
 products first where only that gives what is written. With a modulus, values are taken modulo it and keep their width.
 
 What is only the tail or the head of something longer (`2x + 3 + 4 = 20`, `2^3 + 1 = 9`, `6 * 7 = 21 * 2`, `... = 5x`)
-is none. Operands and results may have a sign, and a result may be a fraction.
+is none. Operands and results may have a sign, and a result may be a fraction. Numbers of more than LONGEST characters
+are those of a text that loops, and of no equation.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 from collections.abc import Mapping
 from fractions import Fraction
 
+LONGEST = 100  # Python refuses to read integers of 4,300 digits and more
 _NUMBER = r"(?<![\d.])(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
 _OPERATOR = r"(?:[+\-*/−×·÷]|\\times(?![A-Za-z])|\\cdot(?![A-Za-z])|\\div(?![A-Za-z]))"
 NUMBER = re.compile(_NUMBER)
@@ -86,6 +88,8 @@ def _read(text: str, match: re.Match[str], end: int) -> Equation | None:
         return None
     steps = list(_OPERATION.finditer(text, match.start("rest"), match.end("rest")))
     pieces = [match["first"], *(step[2] for step in steps)]
+    if max(map(len, (*pieces, match["result"]))) > LONGEST:
+        return None
     starts = [match.start("first"), *(step.start(2) for step in steps)]
     chained = linked is not None and linked[0].endswith("=")
     whole = value(match["result"]) * (-1 if match["sign"] else 1)

@@ -6,7 +6,8 @@ drop     one step is missing
 shuffle  the steps stand in another order
 rule     one wrong rule, the same everywhere: every product is off by one, and what follows goes on from it
 
-An error never makes a wrong trace right. Problems and their answers are not touched: these are traces only.
+An error never makes a wrong trace right, and `answer` leaves none right. Problems and their answers are not touched:
+these are traces only.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from w2sr_jax.core.trace_config import InjectConfig
 from w2sr_jax.grading.normal import key
 from w2sr_jax.grading.verdict import decide
 from w2sr_jax.traces import equations
-from w2sr_jax.traces.draws import generator, shuffled
+from w2sr_jax.traces.draws import generator, ordinals, shuffled
 from w2sr_jax.traces.edits import edited
 from w2sr_jax.traces.steps import answer_span, steps
 
-ATTEMPTS = 8  # draws of an error that would make a wrong trace right
-_DIGITS = re.compile(r"\d+")
+ATTEMPTS = 8  # draws of an error that would leave a trace right which must not be
+_INTEGER = re.compile(rf"(?P<sign>(?:[-+−]\s*)?)(?P<digits>(?<!\d)\d{{1,{equations.LONGEST}}}(?!\d))")
+_TERM_BEFORE = re.compile(r"[\w)}]\s*$")
 _LETTER = re.compile(r"\(?([A-H])\)?")
 
 # (response, random numbers, config) -> (changed response, what was done), or None where it cannot be done
@@ -48,11 +50,13 @@ def inject(
         (all traces in their order; counts: traces, wanted, touched, and impossible: passed over on the way).
     """
     wanted, found = round(config.rate * len(traces)), dict[int, EditedTrace]()
-    impossible = 0
+    impossible, place = 0, ordinals(traces)
     for index in shuffled(seed, traces, "touched"):
         if len(found) == wanted:
             break
-        changed = _with_error(traces[index], problems[traces[index].problem_id], config, seed)
+        trace = traces[index]
+        rng = generator(seed, trace, config.kind, place[index])
+        changed = _with_error(trace, problems[trace.problem_id], config, rng)
         if changed is None:
             impossible += 1
         else:
@@ -61,15 +65,14 @@ def inject(
     return made, {"traces": len(traces), "wanted": wanted, "touched": len(found), "impossible": impossible}
 
 
-def _with_error(trace: Trace, problem: Problem, config: InjectConfig, seed: int) -> EditedTrace | None:
-    rng = generator(seed, trace, config.kind)
-    was_right = _right(trace.response, problem)
+def _with_error(trace: Trace, problem: Problem, config: InjectConfig, rng: random.Random) -> EditedTrace | None:
+    may_be_right = config.kind != "answer" and _right(trace.response, problem)
     for _ in range(ATTEMPTS):
         made = ERRORS[config.kind](trace.response, rng, config)
         if made is None:
             return None
         response, what = made
-        if response != trace.response and (was_right or not _right(response, problem)):
+        if response != trace.response and (may_be_right or not _right(response, problem)):
             return edited(trace, response, f"{config.kind}: {what}")
     return None
 
@@ -96,15 +99,21 @@ def rule(text: str, rng: random.Random, config: InjectConfig) -> tuple[str, str]
 
 
 def answer(text: str, rng: random.Random, config: InjectConfig) -> tuple[str, str] | None:
-    """Another answer in the last box: its first number off by 1 to 9, or another letter."""
+    """Another answer in the last box: its first number off by 1 to 9, or another letter.
+
+    What stands before an `=` may be a name, as in `f(2) = 7`: there the first number is looked for behind it.
+    """
     span = last_box_span(text)
     if span is None:
         return None
     old = text[slice(*span)]
-    if digits := _DIGITS.search(old):
-        number = int(digits[0]) + rng.choice([-1, 1]) * rng.randint(1, 9)
-        fresh = equations.in_manner_of(number, digits[0], config.modulus)
-        new = old[: digits.start()] + fresh + old[digits.end() :]
+    if found := _INTEGER.search(old, old.rfind("=") + 1) or _INTEGER.search(old):
+        number = int(found["digits"]) * (-1 if found["sign"].startswith(("-", "−")) else 1)
+        number += rng.choice([-1, 1]) * rng.randint(1, 9)
+        fresh = equations.in_manner_of(number, found["digits"], config.modulus)
+        if found["sign"] and fresh[0] != "-" and _TERM_BEFORE.search(old, 0, found.start()):  # `x-5` becomes `x+2`
+            fresh = f"+{fresh}"
+        new = old[: found.start()] + fresh + old[found.end() :]
     elif letter := _LETTER.fullmatch(old.strip()):
         new = old.replace(letter[1], rng.choice([c for c in "ABCD" if c != letter[1]]))
     else:
@@ -144,6 +153,9 @@ def _before_answer(text: str) -> list[equations.Equation]:
 
 
 def _off(text: str, offsets: dict[int, int], config: InjectConfig) -> tuple[str, str] | None:
-    changed = equations.rewrite(text, offsets, modulus=config.modulus, carry=config.carry)
+    try:
+        changed = equations.rewrite(text, offsets, modulus=config.modulus, carry=config.carry)
+    except (ValueError, OverflowError):  # in a text that loops, what is carried on outgrows what Python writes
+        return None
     places = ", ".join(f"{equations.number_at(text, at)} {offset:+d}" for at, offset in offsets.items())
     return changed, places

@@ -4,7 +4,7 @@ random       none: a draw, to compare the others with
 majority     the share of the problem's traces that give the same answer; only traces with the problem's commonest
              answer qualify (labels without a label; a tie has none), and of these the draw decides
 surprisal    mean negative log-likelihood under the student, from `w2sr score`
-length       tokens of the response
+length       tokens of the response; its characters where any trace was edited, whose tokens are not known
 steps        steps before the answer
 consistency  share of the equations that hold; a trace without any has 0
 difficulty   share of the problem's traces that are wrong
@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from absl import logging
 
 from w2sr_jax.core.errors import W2SRError
-from w2sr_jax.core.records import GradedTrace, Trace, TraceScore
+from w2sr_jax.core.records import EditedTrace, GradedTrace, Trace, TraceScore
 from w2sr_jax.core.trace_config import SelectConfig
 from w2sr_jax.traces import equations
 from w2sr_jax.traces.draws import shuffled
@@ -74,7 +74,8 @@ def _scores(traces: list[Trace], config: SelectConfig, surprisal: Mapping[Key, T
         keys = [(trace.teacher, trace.problem_id, trace.sample) for trace in traces]
         return {i: surprisal[key].surprisal for i, key in enumerate(keys) if key in surprisal}
     if config.by == "length":
-        return {i: trace.response_tokens for i, trace in enumerate(traces)}
+        edited = any(isinstance(trace, EditedTrace) and trace.edit for trace in traces)
+        return {i: len(trace.response) if edited else trace.response_tokens for i, trace in enumerate(traces)}
     if config.by == "steps":
         return {i: len(steps(trace.response)) for i, trace in enumerate(traces)}
     if config.by == "consistency":

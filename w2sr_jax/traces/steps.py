@@ -10,7 +10,8 @@ from w2sr_jax.traces import equations
 
 Span = tuple[int, int]
 _LINE = re.compile(r"[^\n]*\n+")
-_SENTENCE = re.compile(r"[^\n]+?[.!?](?:\s+|$)")
+# A line ends a sentence too, and what is blank before the first one is a piece: pieces leave nothing out.
+_SENTENCE = re.compile(r"\n+|[^\n]+?(?:[.!?](?:\s+|$)|\n+)")
 
 
 def answer_span(text: str) -> Span | None:
@@ -51,11 +52,14 @@ def steps(text: str) -> list[Span]:
 
 
 def _pieces(pattern: re.Pattern[str], text: str, end: int) -> list[Span]:
-    """Side by side; blank ones belong to the piece before."""
+    """Side by side; blank ones belong to the piece before, and what the last one leaves unfinished to none."""
     found: list[Span] = []
-    for match in pattern.finditer(text, 0, end):
+    position = 0
+    # Not finditer: where nothing more is found it would look again from every character, up to the end each time.
+    while match := pattern.match(text, position, end):
+        position = match.end()
         if match[0].strip() or not found:
             found.append(match.span())
         else:
-            found[-1] = (found[-1][0], match.end())
+            found[-1] = (found[-1][0], position)
     return [piece for piece in found if text[slice(*piece)].strip()]
