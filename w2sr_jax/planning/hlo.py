@@ -6,7 +6,6 @@ the number of trips is read; a loop for which that fails counts once and is coun
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import math
 import re
@@ -47,7 +46,6 @@ class Program:
 
     cycles: int  # XLA's estimates, of what carries one
     collectives: dict[str, Collective]
-    custom_calls: dict[str, int]  # kernels without an estimate, by target
     unknown_loops: int
 
 
@@ -62,8 +60,7 @@ class _Instruction:
 def read_program(text: str) -> Program:
     """Sums over a module's entry computation and the loops that it runs."""
     computations, entry = _parse(text)
-    program = Program(0, {}, {}, 0)
-    custom: collections.Counter[str] = collections.Counter()
+    program = Program(0, {}, 0)
 
     def visit(name: str, times: int) -> None:
         types = {i.name: i.shape for i in computations.get(name, [])}
@@ -80,8 +77,6 @@ def read_program(text: str) -> Program:
                 visit(_one(_CALLED.pattern, item.text), times)
             if cycles := _one(r'"estimated_cycles":"?(\d+)', item.text):
                 program.cycles += int(cycles) * times
-            if item.opcode == "custom-call" and '"tpu_custom_call"' in item.text:
-                custom[re.sub(r"[.\d]+$", "", item.name)] += times
             if found := _collective(item, types, computations):
                 kind, size, synchronous = found
                 total = program.collectives.setdefault(kind, Collective())
@@ -90,7 +85,6 @@ def read_program(text: str) -> Program:
                 total.synchronous_bytes += size * times if synchronous else 0
 
     visit(entry, 1)
-    program.custom_calls = dict(custom)
     return program
 
 
