@@ -74,7 +74,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     text = compiled.as_text()
     if "hlo" in request:
         Path(request["hlo"]).write_text(text)
-    return found | {"program": dataclasses.asdict(read_program(text))}
+    program = read_program(text, one_trip=request["step"] == "decode")
+    return found | {"program": dataclasses.asdict(program)}
 
 
 def _trace(request: dict[str, Any], mesh: Any) -> Traced:
