@@ -33,7 +33,7 @@ def domain(student: str, teacher: str, problems: str, test: str) -> PaperExperim
 def letter_counting(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
     """How often a letter stands in a text.
 
-    Chips: v5e:4x4 (16); hours: 5.2 SFT + at most 170 GRPO; USD: 99 + at most 3,261
+    Chips: v5e:4x4 (16); hours: 4.7 SFT + at most 154 GRPO; USD: 90 + at most 2,955
     Compare: no published number is verified.
     """
     return gym("letter_counting", student, teacher)
@@ -42,7 +42,7 @@ def letter_counting(student: str = "7b", teacher: str = "1.5b") -> PaperExperime
 def syllogism(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
     """Whether a conclusion follows.
 
-    Chips: v5e:4x4 (16); hours: 5.2 SFT + at most 170 GRPO; USD: 99 + at most 3,261
+    Chips: v5e:4x4 (16); hours: 4.7 SFT + at most 154 GRPO; USD: 90 + at most 2,955
     Compare: no published number is verified.
     """
     return gym("syllogism", student, teacher)
@@ -51,7 +51,7 @@ def syllogism(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
 def spell_backward(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
     """A word spelt backwards.
 
-    Chips: v5e:4x4 (16); hours: 5.2 SFT + at most 170 GRPO; USD: 99 + at most 3,261
+    Chips: v5e:4x4 (16); hours: 4.7 SFT + at most 154 GRPO; USD: 90 + at most 2,955
     Compare: no published number is verified.
     """
     return gym("spell_backward", student, teacher)
@@ -60,7 +60,7 @@ def spell_backward(student: str = "7b", teacher: str = "1.5b") -> PaperExperimen
 def knights_knaves(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
     """Who lies and who does not.
 
-    Chips: v5e:4x4 (16); hours: 5.2 SFT + at most 170 GRPO; USD: 99 + at most 3,261
+    Chips: v5e:4x4 (16); hours: 4.7 SFT + at most 154 GRPO; USD: 90 + at most 2,955
     Compare: no published number is verified.
     """
     return gym("knights_knaves", student, teacher)
@@ -69,7 +69,7 @@ def knights_knaves(student: str = "7b", teacher: str = "1.5b") -> PaperExperimen
 def multiple_choice(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
     """Science questions with options (ARC-Challenge), or any file of this form.
 
-    Chips: v5e:4x4 (16); hours: 5.4 SFT + at most 170 GRPO; USD: 104 + at most 3,261
+    Chips: v5e:4x4 (16); hours: 4.9 SFT + at most 154 GRPO; USD: 94 + at most 2,955
     Compare: no published number is verified.
     """
     arc = "hf:allenai/ai2_arc:ARC-Challenge"

@@ -21,7 +21,7 @@ from w2sr_jax.paper.pick import from_reasoner, pick
 def slip(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
     """An arithmetic slip, carried on to the answer (--config.carry=False: only that value is wrong).
 
-    Chips: v5e:4x4 (16); hours: 4.1 SFT; USD: 78
+    Chips: v5e:4x4 (16); hours: 3.7 SFT; USD: 71
     Compare: no published number is verified.
     """
     return from_reasoner(ErrorsExperiment, student, teacher, kinds=("slip",), ceiling="published")
@@ -30,7 +30,7 @@ def slip(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
 def answer(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
     """A wrong final answer after right reasoning.
 
-    Chips: v5e:4x4 (16); hours: 4.1 SFT; USD: 78
+    Chips: v5e:4x4 (16); hours: 3.7 SFT; USD: 71
     Compare: no published number is verified.
     """
     return from_reasoner(ErrorsExperiment, student, teacher, kinds=("answer",), ceiling="published")
@@ -39,7 +39,7 @@ def answer(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
 def drop(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
     """A dropped step.
 
-    Chips: v5e:4x4 (16); hours: 4.1 SFT; USD: 78
+    Chips: v5e:4x4 (16); hours: 3.7 SFT; USD: 71
     Compare: no published number is verified.
     """
     return from_reasoner(ErrorsExperiment, student, teacher, kinds=("drop",), ceiling="published")
@@ -48,7 +48,7 @@ def drop(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
 def shuffle(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
     """Shuffled steps.
 
-    Chips: v5e:4x4 (16); hours: 4.1 SFT; USD: 78
+    Chips: v5e:4x4 (16); hours: 3.7 SFT; USD: 71
     Compare: no published number is verified.
     """
     return from_reasoner(ErrorsExperiment, student, teacher, kinds=("shuffle",), ceiling="published")
@@ -57,7 +57,7 @@ def shuffle(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
 def rule(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
     """One consistent wrong rule: every product is off by one.
 
-    Chips: v5e:4x4 (16); hours: 4.1 SFT; USD: 78
+    Chips: v5e:4x4 (16); hours: 3.7 SFT; USD: 71
     Compare: no published number is verified.
     """
     return from_reasoner(ErrorsExperiment, student, teacher, kinds=("rule",), ceiling="published")
@@ -66,7 +66,7 @@ def rule(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
 def every_kind(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
     """All five kinds in one report.
 
-    Chips: v5e:4x4 (16); hours: 14.9 SFT; USD: 287
+    Chips: v5e:4x4 (16); hours: 13.5 SFT; USD: 260
     Compare: no published number is verified.
     """
     return from_reasoner(ErrorsExperiment, student, teacher, ceiling="published")

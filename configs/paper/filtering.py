@@ -21,7 +21,7 @@ from w2sr_jax.paper.pick import from_reasoner, pick
 def majority(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
     """Pseudo-labels by majority: no published answer is looked at.
 
-    Chips: v5e:4x4 (16); hours: 1.9 SFT; USD: 37
+    Chips: v5e:4x4 (16); hours: 1.8 SFT; USD: 34
     Compare: no published number is verified.
     """
     return from_reasoner(FilteringExperiment, student, teacher, scores=("majority",), ceiling="published")
@@ -30,7 +30,7 @@ def majority(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
 def surprisal(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
     """The traces that the untouched student finds most and least surprising.
 
-    Chips: v5e:4x4 (16); hours: 2.6 SFT; USD: 50
+    Chips: v5e:4x4 (16); hours: 2.3 SFT; USD: 45
     Compare: no published number is verified.
     """
     return from_reasoner(FilteringExperiment, student, teacher, scores=("surprisal",), ceiling="published")
@@ -39,7 +39,7 @@ def surprisal(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
 def length(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
     """The longest and the shortest traces.
 
-    Chips: v5e:4x4 (16); hours: 2.6 SFT; USD: 50
+    Chips: v5e:4x4 (16); hours: 2.3 SFT; USD: 45
     Compare: no published number is verified.
     """
     return from_reasoner(FilteringExperiment, student, teacher, scores=("length",), ceiling="published")
@@ -48,7 +48,7 @@ def length(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
 def structure(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
     """The traces of most steps, and those whose equations hold.
 
-    Chips: v5e:4x4 (16); hours: 2.6 SFT; USD: 50
+    Chips: v5e:4x4 (16); hours: 2.3 SFT; USD: 45
     Compare: no published number is verified.
     """
     return from_reasoner(FilteringExperiment, student, teacher, scores=("structure",), ceiling="published")
@@ -57,7 +57,7 @@ def structure(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
 def difficulty(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
     """Correct traces of the problems that the teacher finds hardest and easiest.
 
-    Chips: v5e:4x4 (16); hours: 2.6 SFT; USD: 50
+    Chips: v5e:4x4 (16); hours: 2.3 SFT; USD: 45
     Compare: no published number is verified.
     """
     return from_reasoner(FilteringExperiment, student, teacher, scores=("difficulty",), ceiling="published")
@@ -66,7 +66,7 @@ def difficulty(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
 def every_score(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
     """All of these in one report.
 
-    Chips: v5e:4x4 (16); hours: 7.1 SFT; USD: 137
+    Chips: v5e:4x4 (16); hours: 6.4 SFT; USD: 124
     Compare: no published number is verified.
     """
     return from_reasoner(FilteringExperiment, student, teacher, ceiling="published")

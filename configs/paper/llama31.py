@@ -16,7 +16,7 @@ from w2sr_jax.paper.pick import pair, pick_pair
 def student_8b(teacher: str = "1.5b", rival: str = "") -> PaperExperiment:
     """Llama-3.1-8B.
 
-    Chips: v5e:4x4 (16); hours: 6.4 SFT + at most 203 GRPO; USD: 123 + at most 3,905
+    Chips: v5e:4x4 (16); hours: 5.4 SFT + at most 172 GRPO; USD: 104 + at most 3,306
     Compare: base 39.7 13.6 4.8 3.1 0.0 2.5, RL 79.2 23.0 9.6 5.3 0.0 15.0 (SimpleRL-Zoo).
     """
     return pair("8b", teacher, rival)

@@ -24,7 +24,7 @@ from w2sr_jax.paper.pick import pair, pick_pair
 def student_7b(teacher: str = "1.5b", rival: str = "") -> PaperExperiment:
     """Qwen2.5-7B.
 
-    Chips: v5e:4x4 (16); hours: 5.4 SFT + at most 170 GRPO; USD: 104 + at most 3,261
+    Chips: v5e:4x4 (16); hours: 4.9 SFT + at most 154 GRPO; USD: 94 + at most 2,955
     Compare: base 88.2 64.6 25.7 30.1 3.3 30.0, RL 91.7 78.2 38.6 40.4 20.0 62.5 (SimpleRL-Zoo).
     """
     return pair("7b", teacher, rival)

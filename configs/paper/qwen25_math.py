@@ -19,7 +19,7 @@ def student_math_7b(teacher: str = "1.5b", rival: str = "") -> PaperExperiment:
     Its context is 4,096 tokens: RL responses end at 3,072 (the default of SimpleRL-Zoo's training script, whose default
     model this is), and evaluation at what the prompt leaves.
 
-    Chips: v5e:4x4 (16); hours: 10.9 SFT + at most 71 GRPO; USD: 209 + at most 1,356
+    Chips: v5e:4x4 (16); hours: 9.8 SFT + at most 64 GRPO; USD: 189 + at most 1,229
     Compare: average Pass@1 30.71 of the base, 43.77 of W2SR-N (the paper).
     """
     return pair("math-7b", teacher, rival)

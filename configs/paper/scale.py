@@ -20,7 +20,7 @@ from w2sr_jax.paper.scale import ScaleExperiment
 def every_size(student: str = "7b") -> PaperExperiment:
     """Ten teachers of one student.
 
-    Chips: v5e:4x4 (16); hours: 13.6 SFT; USD: 261
+    Chips: v5e:4x4 (16); hours: 12.3 SFT; USD: 236
     Compare: teachers 4.7 times smaller and 31.5 % weaker lift their students by 56.25 % (the paper, as a whole); no
     cell of its tables is verified.
     """

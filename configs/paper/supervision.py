@@ -20,7 +20,7 @@ from w2sr_jax.paper.supervision import SupervisionExperiment
 def answer_only(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
     """The final answer of each trace, without its reasoning.
 
-    Chips: v5e:4x4 (16); hours: 1.3 SFT; USD: 25
+    Chips: v5e:4x4 (16); hours: 1.2 SFT; USD: 22
     Compare: no published number is verified.
     """
     return from_reasoner(SupervisionExperiment, student, teacher, kinds=("answer_only",), ceiling="published")
@@ -29,7 +29,7 @@ def answer_only(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
 def reasoning_only(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
     """The reasoning of each trace, without the final answer.
 
-    Chips: v5e:4x4 (16); hours: 1.3 SFT; USD: 25
+    Chips: v5e:4x4 (16); hours: 1.2 SFT; USD: 22
     Compare: no published number is verified.
     """
     return from_reasoner(SupervisionExperiment, student, teacher, kinds=("reasoning_only",), ceiling="published")
@@ -38,7 +38,7 @@ def reasoning_only(student: str = "7b", teacher: str = "1.5b") -> PaperExperimen
 def human(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
     """The worked solutions of MATH's training split, whose problems are not quite those of the traces.
 
-    Chips: v5e:4x4 (16); hours: 1.3 SFT; USD: 25
+    Chips: v5e:4x4 (16); hours: 1.2 SFT; USD: 22
     Compare: no published number is verified.
     """
     return from_reasoner(SupervisionExperiment, student, teacher, kinds=("human",), ceiling="published")
@@ -47,7 +47,7 @@ def human(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
 def self_distillation(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
     """The student's own traces, the correct ones and all of them.
 
-    Chips: v5e:4x4 (16); hours: 1.9 SFT; USD: 37
+    Chips: v5e:4x4 (16); hours: 1.8 SFT; USD: 34
     Compare: no published number is verified.
     """
     return from_reasoner(SupervisionExperiment, student, teacher, kinds=("self",), ceiling="published")
@@ -56,7 +56,7 @@ def self_distillation(student: str = "7b", teacher: str = "1.5b") -> PaperExperi
 def every_kind(student: str = "7b", teacher: str = "1.5b") -> PaperExperiment:
     """All of these in one report.
 
-    Chips: v5e:4x4 (16); hours: 3.9 SFT; USD: 74
+    Chips: v5e:4x4 (16); hours: 3.5 SFT; USD: 68
     Compare: no published number is verified.
     """
     return from_reasoner(SupervisionExperiment, student, teacher, ceiling="published")

@@ -45,7 +45,8 @@ def test_a_student_trains_with_what_its_step_was_planned_with(key):
 
 
 def test_the_planned_steps_of_qwen_stand_in_the_plans_table():
-    lines = (CONFIGS / "plan" / "README.md").read_text().splitlines()
+    text = (CONFIGS / "plan" / "README.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("|")]
     for key in ("7b", "14b", "32b"):
         step = steps()[key]
         rows = [line for line in lines if key in line.lower() and step.slice in line and f" {step.seconds} " in line]

@@ -90,6 +90,7 @@ def test_a_plan_has_what_a_later_run_is_held_against(planned):
     assert found["train"]["grad_accum"] == 2
     assert found["decode"]["rows"] == 8  # 6, rounded up to the four groups
     assert set(found["decode"]) >= REQUIRED
+    assert "a token for each of 8 rows" in found["decode"]["basis"]
     assert (workdir / "ledger.jsonl").exists()
 
 
@@ -178,3 +179,22 @@ def test_a_tpu_plan_that_does_not_fit_says_by_how_much(config, tmp_path):
     assert found["peak_bytes_per_chip"] - found["hbm_bytes_per_chip"] == found["over_bytes_per_chip"] > 0
     assert found["step_seconds_estimate"] is None
     assert any("rows_per_group=1" in line for line in found["advice"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_LIBTPU, reason="needs the plan extra")
+def test_a_tpu_plan_of_decoding_is_of_one_token_whatever_the_cache_may_hold(config, tmp_path):
+    config.topology, config.decode_rows = "v5e:2x2", 8
+
+    def decoding(slots):
+        config.decode_slots = slots
+        planner = plan.Planner(config, tmp_path)
+        found = planner.decode(planner.asked())
+        return found, {kind: total["count"] for kind, total in found["collectives"].items()}
+
+    (short, moved), (long, moved_long) = decoding(256), decoding(1024)
+    assert moved == moved_long
+    # Only attention reads four times as many slots.
+    assert short["step_seconds_estimate"] <= long["step_seconds_estimate"] < 2 * short["step_seconds_estimate"]
+    assert short["tokens_per_second"] == pytest.approx(8 / short["step_seconds_estimate"])
+    assert 0 < short["step_seconds_estimate"] < 1e-3

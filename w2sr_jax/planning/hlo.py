@@ -1,12 +1,12 @@
 """What a compiled program says of itself: XLA's cycles and the collectives, each times the loops around it.
 
 Reads the text of a scheduled HLO module. The loops that JAX's scans make compare a counter with a constant, from which
-the number of trips is read; a loop for which that fails counts once and is counted in `unknown_loops`.
+the number of trips is read; a loop for which that fails counts once and is counted in `unknown_loops`. Of the branches
+of a conditional the costliest counts, as in flops.py.
 """
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import math
 import re
@@ -30,6 +30,7 @@ _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
 _ARRAY = re.compile(r"\b(pred|bf16|f8\w*|[fsu]\d+)\[([\d,]*)\]")
 _CALLED = re.compile(r"(?:calls|to_apply)=%?([\w.\-]+)")
+_BODY = r"body=%?([\w.\-]+)"
 
 
 @dataclasses.dataclass(slots=True)
@@ -47,7 +48,6 @@ class Program:
 
     cycles: int  # XLA's estimates, of what carries one
     collectives: dict[str, Collective]
-    custom_calls: dict[str, int]  # kernels without an estimate, by target
     unknown_loops: int
 
 
@@ -59,39 +59,65 @@ class _Instruction:
     text: str
 
 
-def read_program(text: str) -> Program:
-    """Sums over a module's entry computation and the loops that it runs."""
+def read_program(text: str, *, one_trip: bool = False) -> Program:
+    """Sums over a module's entry computation and what it runs.
+
+    Args:
+        one_trip: sums over one trip of the entry computation's loop instead, of the costliest where there are several.
+            A token is one trip of the decode loop, whose constant on a TPU is the length of its cache.
+    """
     computations, entry = _parse(text)
-    program = Program(0, {}, {}, 0)
-    custom: collections.Counter[str] = collections.Counter()
+    if not one_trip:
+        return _total(computations, entry)
+    loops = [item for item in computations[entry] if item.opcode == "while"]
+    return max((_total(computations, _one(_BODY, loop.text)) for loop in loops), key=_cost)
 
-    def visit(name: str, times: int) -> None:
-        types = {i.name: i.shape for i in computations.get(name, [])}
-        for item in computations.get(name, []):
-            if item.opcode == "while":
-                condition, body = (_one(rf"{part}=%?([\w.\-]+)", item.text) for part in ("condition", "body"))
-                known = _one(r'"known_trip_count":\{"n":"(\d+)"', item.text)  # the CPU's compiler writes it there
-                trips = int(known) if known else _trips(computations.get(condition, []))
-                if trips is None:
-                    program.unknown_loops += 1
-                visit(body, times * (1 if trips is None else trips))
-                continue
-            if item.opcode == "call":
-                visit(_one(_CALLED.pattern, item.text), times)
-            if cycles := _one(r'"estimated_cycles":"?(\d+)', item.text):
-                program.cycles += int(cycles) * times
-            if item.opcode == "custom-call" and '"tpu_custom_call"' in item.text:
-                custom[re.sub(r"[.\d]+$", "", item.name)] += times
-            if found := _collective(item, types, computations):
-                kind, size, synchronous = found
-                total = program.collectives.setdefault(kind, Collective())
-                total.count += times
-                total.bytes += size * times
-                total.synchronous_bytes += size * times if synchronous else 0
 
-    visit(entry, 1)
-    program.custom_calls = dict(custom)
+def _total(computations: dict[str, list[_Instruction]], name: str) -> Program:
+    """Of running a computation once."""
+    program = Program(0, {}, 0)
+    items = computations.get(name, [])
+    types = {i.name: i.shape for i in items}
+    for item in items:
+        if item.opcode == "while":
+            condition = _one(r"condition=%?([\w.\-]+)", item.text)
+            known = _one(r'"known_trip_count":\{"n":"(\d+)"', item.text)  # the CPU's compiler writes it there
+            trips = int(known) if known else _trips(computations.get(condition, []))
+            if trips is None:
+                program.unknown_loops += 1
+            _add(program, _total(computations, _one(_BODY, item.text)), 1 if trips is None else trips)
+            continue
+        if item.opcode == "call":
+            _add(program, _total(computations, _one(_CALLED.pattern, item.text)))
+        if item.opcode == "conditional":
+            _add(program, max((_total(computations, branch) for branch in _branches(item)), key=_cost))
+        if cycles := _one(r'"estimated_cycles":"?(\d+)', item.text):
+            program.cycles += int(cycles)
+        if found := _collective(item, types, computations):
+            kind, size, synchronous = found
+            _add(program, Program(0, {kind: Collective(1, size, size if synchronous else 0)}, 0))
     return program
+
+
+def _add(program: Program, other: Program, times: int = 1) -> None:
+    program.cycles += other.cycles * times
+    program.unknown_loops += other.unknown_loops
+    for kind, more in other.collectives.items():
+        total = program.collectives.setdefault(kind, Collective())
+        total.count += more.count * times
+        total.bytes += more.bytes * times
+        total.synchronous_bytes += more.synchronous_bytes * times
+
+
+def _cost(program: Program) -> tuple[int, int]:
+    """By which the costliest is chosen; where nothing carries cycles (on a CPU), what is moved decides."""
+    return program.cycles, sum(total.bytes for total in program.collectives.values())
+
+
+def _branches(item: _Instruction) -> list[str]:
+    """Computations of a conditional: two of a boolean, or as many as an index chooses from."""
+    two = re.findall(r"(?:true|false)_computation=%?([\w.\-]+)", item.text)
+    return two or re.findall(r"[\w.\-]+", _one(r"branch_computations=\{([^}]*)\}", item.text))
 
 
 def shape_bytes(shape: str) -> int:

@@ -108,7 +108,8 @@ def basis(topology: Topology, found: dict[str, Any], what: str) -> str:
         f"{what}, compiled ahead of time for {topology.name} by {versions} with {options}; nothing was run.",
         "Memory is XLA's own analysis of the compiled program (TPU: what it counts against HBM).",
         "FLOPs are those of every matmul in the traced step, recomputation included, over all chips.",
-        "Collectives are those of one chip in one step: bytes of the larger side, times the loops around them.",
+        "Collectives are those of one chip in one step: bytes of the larger side, times the step's loops around them; "
+        "of a conditional's branches the costliest counts.",
     ]
     if topology.chip is None:
         return " ".join([*said, "On CPU devices there is no time estimate; the memory limit is this machine's share."])

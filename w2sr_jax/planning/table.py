@@ -18,7 +18,7 @@ def render(plan: dict[str, Any]) -> str:
     lines += ["", f"  {label}: w2sr sft {plan['flags']}", f"  basis: {plan['basis']}"]
     if decode := plan.get("decode"):
         rows, slots = decode["rows"], decode["slots"]
-        lines += ["", f"decode step, {rows} rows, {slots} slots: {verdict(decode)}", *_step(decode)]
+        lines += ["", f"decode step, a token for each of {rows} rows, {slots} slots: {verdict(decode)}", *_step(decode)]
         lines += [f"  basis: {decode['basis']}"]
     return "\n".join(lines)
 

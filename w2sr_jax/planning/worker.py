@@ -38,7 +38,6 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
             length, step ("train" or "decode"; of a decode step the length is that of its cache), and perhaps hlo, the
             file that takes the compiled program's text.
     """
-    started = time.monotonic()
     try:
         topology = parse_topology(request["topology"])
         mesh = make_mesh(MeshConfig(**request["mesh"]), devices_of(topology))
@@ -51,7 +50,6 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         "argument_bytes": step.argument_bytes,
         "flops": traced_flops(step.traced.jaxpr),
         "kernel_flops": traced_flops(step.traced.jaxpr, kernels_only=True),
-        "trace_seconds": time.monotonic() - started,
     }
     compile_started = time.monotonic()
     try:
@@ -66,8 +64,6 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         name: int(getattr(stats, name))
         for name in (
             "argument_size_in_bytes",
-            "output_size_in_bytes",
-            "alias_size_in_bytes",
             "temp_size_in_bytes",
             "generated_code_size_in_bytes",
             "peak_memory_in_bytes",
@@ -78,7 +74,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     text = compiled.as_text()
     if "hlo" in request:
         Path(request["hlo"]).write_text(text)
-    return found | {"program": dataclasses.asdict(read_program(text))}
+    program = read_program(text, one_trip=request["step"] == "decode")
+    return found | {"program": dataclasses.asdict(program)}
 
 
 def _trace(request: dict[str, Any], mesh: Any) -> Traced:

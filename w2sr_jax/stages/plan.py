@@ -176,12 +176,12 @@ class Planner:
         return " ".join([shape.flags(config.batch_size), *others])
 
     def decode(self, shape: Shape) -> dict[str, Any]:
-        """The plan of one decode step on the same mesh: one new token for every row."""
+        """The plan of one decode step on the same mesh, one new token for every row: a trip of the decode loop."""
         config, groups = self.config, shape.data * shape.fsdp
         rows = math.ceil(config.decode_rows / groups) * groups
         found = self._compile("decode", shape, rows, config.decode_slots, to_dict(config.train))
         flops = cost.decode_flops(tokens=rows, context=config.decode_slots, **self.sizes)
-        what = f"The decode step of {self.name}: a token for each of {rows} rows, rows split over data and fsdp"
+        what = f"One trip of the decode loop of {self.name}: a token for each of {rows} rows, split over data and fsdp"
         return self._plan(found, rows, flops, what) | {"rows": rows, "slots": config.decode_slots}
 
     def _plan(self, found: dict[str, Any], tokens: int, model_flops: float, what: str) -> dict[str, Any]:
