@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from w2sr_jax.core import gym
 from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.grading import processes
 from w2sr_jax.grading.pool import GraderPool, shared_workers
@@ -32,6 +33,12 @@ def test_a_late_pair_is_false_and_the_others_are_graded(children):
         assert pool.compare([EASY, ("x", "y")]) == [Verdict(True), Verdict(False)]
         assert children() != {first}
     assert children() == set()
+
+
+def test_what_a_scorer_imports_is_no_part_of_the_deadline():
+    entries, index = gym.entries_of(verifier := "gym:letter_counting:4:2:0")
+    with WorkerPool(workers=1, deadline_s=1.0) as pool:  # reasoning-gym alone takes longer
+        assert pool.compare([(entries[index]["answer"], "", verifier)]) == [Verdict(True)]
 
 
 def test_a_killed_worker_fails_its_own_pair_only(children):
@@ -157,6 +164,7 @@ def test_the_worker_speaks_json_lines_and_ends_with_its_input():
     )
     assert [json.loads(line) for line in result.stdout.splitlines()] == [
         {"ready": True},
+        {"begun": 7},
         {"id": 7, "equal": True, "error": None},
     ]
     assert result.returncode == 0

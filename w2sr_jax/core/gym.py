@@ -61,13 +61,22 @@ def dataset(task: str, count: int, seed: int) -> Any:
     return reasoning_gym.create_dataset(task, size=count, seed=seed)
 
 
+def entries_of(verifier: str) -> tuple[Any, int]:
+    """(the generator that a verifier names, the index of its entry).
+
+    Raises:
+        UsageError: it names none.
+    """
+    match = _VERIFIER.fullmatch(verifier)
+    if match is None:
+        raise UsageError(f"verifier {verifier!r}: expected gym:TASK:COUNT:SEED:INDEX")
+    return dataset(match[1], int(match[2]), int(match[3])), int(match[4])
+
+
 def is_solved(answer: str, verifier: str) -> bool:
     """Whether the entry's scorer gives 1.0, and nothing less: scorers give partial credit to junk.
 
     May raise whatever a scorer raises, and may hang: graders call it in a process that can be killed.
     """
-    match = _VERIFIER.fullmatch(verifier)
-    if match is None:
-        raise UsageError(f"verifier {verifier!r}: expected gym:TASK:COUNT:SEED:INDEX")
-    entries = dataset(match[1], int(match[2]), int(match[3]))
-    return float(entries.score_answer(answer=answer, entry=entries[int(match[4])])) == 1.0
+    entries, index = entries_of(verifier)
+    return float(entries.score_answer(answer=answer, entry=entries[index])) == 1.0

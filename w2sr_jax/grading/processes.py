@@ -24,7 +24,7 @@ from typing import Self
 from w2sr_jax.core.errors import W2SRError
 
 RECYCLE = 200
-START_S = 180.0  # importing sympy takes 1 s on an idle machine and much longer on a crowded one
+START_S = 180.0  # importing sympy or reasoning-gym takes 1 s on an idle machine and much longer on a crowded one
 TERM_S = 0.5  # from SIGTERM to SIGKILL
 
 
@@ -41,7 +41,7 @@ class WorkerPool:
 
     Args:
         workers: processes at most; none is started before a pair needs it.
-        deadline_s: longest time for one pair, from the moment a ready worker gets it.
+        deadline_s: longest time for one pair, from the moment that a worker, with all that it needs, begins.
     """
 
     def __init__(self, workers: int = 2, deadline_s: float = 10.0):
@@ -124,6 +124,8 @@ class WorkerPool:
                 worker.ready, worker.deadline = bool(message["ready"]), 0.0
                 worker.start_error = message.get("error")
                 self._failed_starts = 0 if worker.ready else self._failed_starts
+            elif "begun" in message:
+                worker.deadline = time.monotonic() + self.deadline_s
             elif worker.task is not None and worker.task == message["id"]:
                 settle(worker.task, Verdict(message["equal"], message["error"]))
                 worker.task, worker.deadline, worker.done = None, 0.0, worker.done + 1
@@ -178,7 +180,7 @@ class _Worker:
         except OSError:
             self._ended = True
             return False
-        self.task, self.deadline = index, time.monotonic() + deadline_s
+        self.task, self.deadline = index, time.monotonic() + START_S  # until it has begun
         return True
 
     def receive(self) -> list[dict]:

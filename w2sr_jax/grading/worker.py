@@ -1,7 +1,8 @@
 """A grading process: `python -m w2sr_jax.grading.worker`, JSON lines in and out, nothing of JAX.
 
 in   {"id": 1, "given": "pi/2", "gold": "\\\\dfrac{\\\\pi}{2}", "verifier": "math", "limit_s": 15}
-out  {"ready": true} once, then {"id": 1, "equal": true, "error": null} for each line
+out  {"ready": true} once, then for each line {"begun": 1}, once all is loaded that its verifier needs, and
+     {"id": 1, "equal": true, "error": null}
 
 The parent keeps the deadline and kills this process. Three things guard the machine even when the parent itself was
 killed: the end of stdin ends an idle worker, an interval timer that the kernel delivers ends a busy one (no handler is
@@ -44,10 +45,14 @@ def main() -> None:
     send({"ready": True})
     for line in sys.stdin:
         task = json.loads(line)
-        signal.setitimer(signal.ITIMER_REAL, task["limit_s"])
+        verifier = task.get("verifier", "math")
         equal, error_text = False, None
         try:
-            if (verifier := task.get("verifier", "math")).startswith(gym.PREFIX):
+            if verifier.startswith(gym.PREFIX):
+                gym.entries_of(verifier)  # the first import takes seconds, on a crowded machine more than a deadline
+            send({"begun": task["id"]})
+            signal.setitimer(signal.ITIMER_REAL, task["limit_s"])
+            if verifier.startswith(gym.PREFIX):
                 equal = gym.is_solved(task["given"], verifier)
             else:
                 equal = equivalent(task["given"], task["gold"], symbolic.math_verify_equal)
