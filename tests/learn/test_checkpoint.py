@@ -16,7 +16,8 @@ from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.mesh import make_mesh
 from w2sr_jax.learn.checkpoint import Checkpointer
 from w2sr_jax.learn.optim import make_optimizer
-from w2sr_jax.learn.step import abstract_state, init_state, make_sft_step
+from w2sr_jax.learn.state import abstract_state, init_state
+from w2sr_jax.learn.step import make_sft_step
 
 # When one array cannot be read, Orbax closes its event loop while TensorStore still reports on the other arrays.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

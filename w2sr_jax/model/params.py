@@ -66,8 +66,3 @@ def abstract_params(config: ModelConfig, param_dtype: Any = jnp.float32) -> nnx.
 
     tree = {name: shape(spec) for name, spec in outer.items()}
     return nnx.State(tree | {"layers": {name: shape(spec) for name, spec in layer.items()}})
-
-
-def num_params(params: Any) -> int:
-    """Scalars in a parameter tree (tied weights count once)."""
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
