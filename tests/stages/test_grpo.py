@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from safetensors.numpy import load_file
 
 from w2sr_jax.core import cost
@@ -14,6 +15,7 @@ from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.metrics import read_metrics
 from w2sr_jax.core.stage_config import GRPOLossConfig, TrainConfig
 from w2sr_jax.learn import policy as policies
+from w2sr_jax.learn.rollout import pad_rollout
 from w2sr_jax.model import hf
 from w2sr_jax.model.flops import flops_shape
 from w2sr_jax.stages import grpo
@@ -217,16 +219,32 @@ def test_an_update_that_does_not_split_is_refused_before_the_first_rollout(
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_reference_is_kept_in_the_dtype_that_training_computes_in(files, guesser, dtype):
+def test_the_reference_is_kept_in_what_training_computes_in_norms_in_float32(files, guesser, dtype):
+    # Norms that were rounded would be another model's: the KL to the policy's own start would not be 0.
+    policy = with_reference(files, guesser, dtype)
+    held, own = (dict(nnx.to_flat_state(params)) for params in (policy.reference, policy.state.params))
+    assert held.keys() == own.keys()
+    for path, param in own.items():
+        assert param.get_value().dtype == "float32"
+        expected = param.get_value().astype("float32" if "norm" in path[-1] else dtype)
+        assert held[path].get_value().dtype == expected.dtype
+        np.testing.assert_array_equal(held[path].get_value(), expected)
+    pairs = zip(jax.tree.leaves(policy.reference), jax.tree.leaves(policy.state.params), strict=True)
+    assert all(a.unsafe_buffer_pointer() != b.unsafe_buffer_pointer() for a, b in pairs)  # the policy's are donated
+
+
+def test_the_first_update_in_bfloat16_finds_no_kl(files, guesser):
+    policy = with_reference(files, guesser, "bfloat16")
+    prompts, responses = [[3, 4, 5]] * 16, [[6 + row % 4, 7] for row in range(16)]
+    batch = pad_rollout(prompts, responses, [[0.0, 0.0]] * 16, np.zeros(16), 16)
+    assert policy.learn(batch, 0)["kl"] == 0.0
+
+
+def with_reference(files, guesser, dtype):
+    """A policy before its first update, with norms that bfloat16 does not hold."""
     train = dataclasses.replace(files.grpo("").train, dtype=dtype)
     config = files.grpo(str(guesser), train=train, loss=GRPOLossConfig(kl=0.01))
-    policy = policies.Policy.load(config, hf.resolve(config.model), None)
-    assert {leaf.dtype.name for leaf in jax.tree.leaves(policy.reference)} == {dtype}
-    assert {leaf.dtype.name for leaf in jax.tree.leaves(policy.state.params)} == {"float32"}
-    held, own = jax.tree.leaves(policy.reference), jax.tree.leaves(policy.state.params)
-    assert all(a is not b for a, b in zip(held, own))  # the policy's are donated
-    for a, b in zip(held, own):
-        np.testing.assert_array_equal(a, b.astype(dtype))
+    return policies.Policy.load(config, hf.resolve(config.model), None)
 
 
 def test_the_ledger_counts_the_lengths_that_were_there(files, guesser, tmp_path):

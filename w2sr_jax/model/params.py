@@ -66,3 +66,8 @@ def abstract_params(config: ModelConfig, param_dtype: Any = jnp.float32) -> nnx.
 
     tree = {name: shape(spec) for name, spec in outer.items()}
     return nnx.State(tree | {"layers": {name: shape(spec) for name, spec in layer.items()}})
+
+
+def is_norm(param: nnx.Variable[Any]) -> bool:
+    """Whether these are a norm's weights, which are computed with in float32, whatever the dtype of the activations."""
+    return "norm" in param.get_metadata("logical_axes")
