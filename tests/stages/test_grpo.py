@@ -191,6 +191,16 @@ def test_training_ends_at_the_reward_that_is_wanted(files, guesser, tmp_path, mo
             {"loss": GRPOLossConfig(tis_cap=2.0), "sampling": SamplingConfig(n=4, temperature=0.7)},
             r"config\.loss\.tis_cap",
         ),
+        (
+            {"loss": GRPOLossConfig(tis_cap=2.0), "sampling": SamplingConfig(n=4, temperature=1.0, top_p=0.9)},
+            r"config\.loss\.tis_cap: .*top_p 1",
+        ),
+        (
+            {"loss": GRPOLossConfig(tis_cap=2.0), "sampling": SamplingConfig(n=4, temperature=1.0, top_k=9)},
+            r"config\.loss\.tis_cap: .*top_k 0",
+        ),
+        ({"overlong_buffer": 7}, r"config\.overlong_buffer: the last 7 of .*max_tokens = 6"),
+        ({"dynamic_sampling": True, "max_resamples": 0}, r"config\.max_resamples: .*at least 1"),
     ],
 )
 def test_options_that_contradict_each_other_are_named(files, tmp_path, changes, message):
