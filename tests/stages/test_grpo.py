@@ -1,6 +1,7 @@
 """`w2sr grpo`: the reward rises, every option set runs, it resumes as unbroken, and exports the best policy."""
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,11 +12,14 @@ from safetensors.numpy import load_file
 from w2sr_jax.core import cost
 from w2sr_jax.core.config import CheckpointConfig, MeshConfig, SamplingConfig
 from w2sr_jax.core.cost import read_ledger
-from w2sr_jax.core.errors import UsageError
+from w2sr_jax.core.errors import UsageError, W2SRError
+from w2sr_jax.core.files import read_jsonl, write_jsonl
 from w2sr_jax.core.metrics import read_metrics
+from w2sr_jax.core.records import Problem
 from w2sr_jax.core.stage_config import GRPOLossConfig, TrainConfig
 from w2sr_jax.learn import policy as policies
 from w2sr_jax.learn.rollout import pad_rollout
+from w2sr_jax.micro.pretrain import CONTEXT
 from w2sr_jax.model import hf
 from w2sr_jax.model.flops import flops_shape
 from w2sr_jax.stages import grpo
@@ -226,6 +230,17 @@ def test_an_update_that_does_not_split_is_refused_before_the_first_rollout(
     mesh = MeshConfig(data=2, fsdp=4, tensor=1)
     with pytest.raises(UsageError, match=message):
         grpo.main(files.grpo(files.model, mesh=mesh, **changes), str(tmp_path))
+
+
+@pytest.mark.parametrize("what", ["problems", "validation"])
+def test_a_prompt_that_does_not_fit_is_named_before_the_first_rollout(files, tmp_path, monkeypatch, what):
+    monkeypatch.setattr(policies, "load_model", None)  # not even the model is read
+    found = read_jsonl(Path(files.problems), Problem)
+    long = dataclasses.replace(found[0], id="long", problem="1+" * CONTEXT + "1=?")
+    write_jsonl(tmp_path / "long.jsonl", [*found, long])
+    config = files.grpo(files.model, **{what: str(tmp_path / "long.jsonl")})
+    with pytest.raises(W2SRError, match=r"problem 'long': \d+ tokens \+ max_tokens 6 exceed the model's context"):
+        grpo.main(config, str(tmp_path / "w"))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

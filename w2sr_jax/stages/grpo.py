@@ -32,6 +32,7 @@ from w2sr_jax.data.chat import load_tokenizer, stop_token_ids
 from w2sr_jax.data.tasks import load_problems
 from w2sr_jax.engine.base import Generator, Sampling
 from w2sr_jax.engine.groups import Asker, Group, sample_groups
+from w2sr_jax.engine.limits import check_problems
 from w2sr_jax.engine.open import open_engine, sampling_for
 from w2sr_jax.grading.pool import GraderPool
 from w2sr_jax.learn.advantages import group_advantages, overlong_penalty
@@ -100,6 +101,7 @@ def main(config: GRPOConfig, workdir: str) -> dict[str, float]:
         problems = load_problems(config.problems)
         held_out = load_problems(config.validation) if config.validation else []
         sampling = sampling_for(config.sampling, stop_ids, logprobs=True)
+        check_problems(config.template, [*problems, *held_out], directory, tokenizer, sampling)
 
         # ---- policy and engine, and where they stand
         policy = Policy.load(config, directory, mesh_or_none(config.mesh))
