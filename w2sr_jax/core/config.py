@@ -106,7 +106,7 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class CheckpointConfig:
-    """When the training state is saved; a last save always happens."""
+    """When the training state is saved; a last save always happens, and in grpo one of each new best."""
 
     every_steps: int = opt(100, "0 saves only at the end", minimum=0)
     keep_last: int = opt(2, "older ones are deleted", minimum=1)
