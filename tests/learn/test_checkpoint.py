@@ -16,7 +16,8 @@ from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.mesh import make_mesh
 from w2sr_jax.learn.checkpoint import Checkpointer
 from w2sr_jax.learn.optim import make_optimizer
-from w2sr_jax.learn.step import abstract_state, init_state, make_sft_step
+from w2sr_jax.learn.state import abstract_state, init_state
+from w2sr_jax.learn.step import make_sft_step
 
 # When one array cannot be read, Orbax closes its event loop while TensorStore still reports on the other arrays.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -63,6 +64,14 @@ def save(directory, state, steps, keep_last=9):
     with Checkpointer(directory, CheckpointConfig(keep_last=keep_last)) as checkpointer:
         for step in steps:
             checkpointer.save(step, plus(state, step), {"step": step})
+
+
+def keep_best(directory, scores, first=1):
+    """Saves a step of each score, as one run that keeps the last and the best; returns the steps that are left."""
+    with Checkpointer(directory, CheckpointConfig(keep_last=1, keep_best=1)) as checkpointer:
+        for step, score in enumerate(scores, first):
+            checkpointer.save(step, {"a": jnp.ones(3)}, {}, score)
+    return sorted(p.name for p in directory.iterdir())
 
 
 def damage(step_directory):
@@ -122,6 +131,39 @@ def test_training_resumed_from_a_checkpoint_equals_unbroken_training(tmp_path, m
 def test_only_the_last_ones_are_kept(tmp_path, state):
     save(tmp_path, state, range(1, 6), keep_last=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["4", "5"]
+
+
+def test_the_best_one_is_kept_over_restarts_until_there_is_a_better_one(tmp_path):
+    assert keep_best(tmp_path, [0.3, 0.9, 0.5]) == ["2", "3"]
+    assert keep_best(tmp_path, [0.4, None], first=4) == ["2", "5"]
+    assert keep_best(tmp_path, [float("nan")], first=6) == ["2", "6"]
+    assert keep_best(tmp_path, [0.95, 0.1], first=7) == ["7", "8"]
+
+
+def test_of_equally_good_ones_the_first_is_kept(tmp_path):
+    assert keep_best(tmp_path, [0.3, 0.9, 0.9, 0.5]) == ["2", "4"]
+
+
+def test_steps_that_were_saved_without_a_score_are_never_the_best(tmp_path):
+    assert keep_best(tmp_path, [None, float("nan"), 0.1]) == ["3"]
+    stored = tmp_path / "3/extra/metadata"  # as versions before wrote it
+    said = json.loads(stored.read_text())
+    del said["score"]
+    stored.write_text(json.dumps(said))
+    assert keep_best(tmp_path, [0.05, 0.01], first=4) == ["4", "5"]
+
+
+@pytest.mark.parametrize("text", ["", '{"extra"'])
+def test_a_best_one_that_cannot_be_read_does_not_keep_the_others_from_being_restored(tmp_path, text, warnings_logged):
+    keep_best(tmp_path, [0.3, 0.9])
+    keep_best(tmp_path, [0.4], first=3)
+    (tmp_path / "3/extra/metadata").write_text(text)
+    abstract = {"a": jax.ShapeDtypeStruct((3,), jnp.float32, sharding=jnp.ones(3).sharding)}
+    with Checkpointer(tmp_path, CheckpointConfig(keep_last=1, keep_best=1)) as checkpointer:
+        assert checkpointer.restore_latest(abstract)[0] == 2
+        checkpointer.save(3, {"a": jnp.ones(3)}, {}, 0.5)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["2", "3", "3.unreadable"]
+    assert warnings_logged
 
 
 def test_saving_a_step_twice_does_nothing(tmp_path, state, abstract):

@@ -24,6 +24,14 @@ def test_small_gains_add_up_to_one_that_counts():
     assert (rule.mark, rule.stale) == (0.3, 0)
 
 
+def test_the_same_score_again_is_no_gain_even_where_every_gain_counts():
+    rule = Convergence(min_gain=0.0, patience=3)
+    see(rule, 1.0, 1.0, 1.0)
+    assert (rule.stale, rule.done) == (2, False)
+    see(rule, 1.0)
+    assert rule.done
+
+
 def test_the_first_score_counts_even_when_it_is_zero():
     rule = Convergence(min_gain=0.01, patience=1)
     assert rule.see(0.0)

@@ -15,7 +15,8 @@ from flax import nnx
 from w2sr_jax.core.config import OptimizerConfig
 from w2sr_jax.core.stage_config import TrainConfig
 from w2sr_jax.learn.optim import learning_rate, make_optimizer
-from w2sr_jax.learn.step import RolloutBatch, init_state, make_sft_step
+from w2sr_jax.learn.state import init_state
+from w2sr_jax.learn.step import RolloutBatch, make_sft_step
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.decoder import Decoder
 

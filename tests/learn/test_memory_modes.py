@@ -11,8 +11,8 @@ from w2sr_jax.core.stage_config import TrainConfig
 from w2sr_jax.learn.checkpoint import Checkpointer
 from w2sr_jax.learn.optim import make_optimizer
 from w2sr_jax.learn.small_moments import stochastic_round
-from w2sr_jax.learn.state import abstract_state, tree_shardings
-from w2sr_jax.learn.step import init_state, make_sft_step, shard_batch
+from w2sr_jax.learn.state import abstract_state, init_state, shard_batch, tree_shardings
+from w2sr_jax.learn.step import make_sft_step
 
 SMALL = OptimizerConfig(moments="bfloat16", b2=0.999)
 RATE, STEPS = 3e-3, 80

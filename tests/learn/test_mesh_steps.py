@@ -10,14 +10,8 @@ from w2sr_jax.core.errors import UsageError, W2SRError
 from w2sr_jax.core.mesh import make_mesh
 from w2sr_jax.core.stage_config import GRPOLossConfig
 from w2sr_jax.learn.optim import make_optimizer
-from w2sr_jax.learn.step import (
-    init_state,
-    make_grpo_step,
-    make_logprob_fn,
-    make_sft_step,
-    shard_batch,
-    tree_shardings,
-)
+from w2sr_jax.learn.state import init_state, shard_batch, tree_shardings
+from w2sr_jax.learn.step import make_grpo_step, make_logprob_fn, make_sft_step
 
 OPTIMIZER = OptimizerConfig(weight_decay=0.01)
 RATE = 1e-3

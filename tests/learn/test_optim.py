@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from w2sr_jax.core.config import OptimizerConfig
+from w2sr_jax.core.config import OptimizerConfig, validate
+from w2sr_jax.core.errors import UsageError
 from w2sr_jax.learn.optim import decay_mask, learning_rate, make_optimizer
 
 
@@ -64,3 +65,17 @@ def test_two_updates_follow_adamw_with_clipping():
 def test_moments_are_float32(model):
     moments = make_optimizer(OptimizerConfig()).init(model()[1])
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(moments)} == {"float32", "int32"}
+
+
+@pytest.mark.parametrize("moments", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("name", "most", "beyond"), [("b1", 1 - 1e-6, 1.0), ("b2", 1 - 1e-6, 1.0), ("eps", 1e-30, 0.0)]
+)
+def test_no_value_that_is_allowed_divides_by_zero(name, most, beyond, moments):
+    with pytest.raises(UsageError, match=f"config.{name}: must be at"):
+        validate(OptimizerConfig(**{name: beyond}))
+    config = OptimizerConfig(moments=moments, clip_norm=0.0, **{name: most})
+    validate(config)
+    optimizer, params = make_optimizer(config), {"w": jnp.ones(3)}
+    updates, _ = optimizer.update({"w": jnp.array([0.1, 0.0, 0.3])}, optimizer.init(params), params)
+    assert np.isfinite(updates["w"]).all()

@@ -17,7 +17,6 @@ from w2sr_jax.learn.state import abstract_state
 from w2sr_jax.learn.step import RolloutBatch, make_grpo_step, make_logprob_fn, make_sft_step
 from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.decoder import Decoder
-from w2sr_jax.model.params import num_params
 
 ROOT = Path(__file__).parents[2] / "configs" / "paper"
 QWEN = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_act": "silu", "rope_theta": 1e6}
@@ -75,7 +74,7 @@ def student(request):
         )
     )
     graphdef, params = nnx.split(model)
-    assert num_params(params) == pytest.approx(1e9 * billions, rel=0.01)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == pytest.approx(1e9 * billions, rel=0.01)
     return nodes, graphdef, params, make_mesh(nodes["w2sr"].mesh)
 
 
@@ -98,7 +97,8 @@ def test_the_sft_step_of_every_student_traces(student):
     config = nodes["w2sr"]
     state = abstract_state(params, make_optimizer(config.optimizer), mesh)
     batch = Batch(*arrays(config.data.batch_size, config.data.max_length))
-    step = make_sft_step(graphdef, config.optimizer, config.train, mesh)
+    assert not config.data.packing  # as the data pipeline says: one example a row, for which no segments are compared
+    step = make_sft_step(graphdef, config.optimizer, config.train, mesh, row_examples=1)
     assert_one_update(state, jax.eval_shape(step, state, batch, 1e-5))
 
 
@@ -117,7 +117,7 @@ def test_the_ceiling_s_update_of_every_student_traces(student):
 
 # what makes the step of an experiment another program
 def step_of(node):
-    return (node.model, node.optimizer, node.train, node.data.batch_size, node.data.max_length)
+    return (node.model, node.optimizer, node.train, node.data.batch_size, node.data.max_length, node.data.packing)
 
 
 def test_every_experiment_s_students_take_one_of_these_steps():

@@ -17,7 +17,8 @@ from w2sr_jax.core.stage_config import GRPOLossConfig
 from w2sr_jax.learn import chunked, step
 from w2sr_jax.learn.losses import nll_sum
 from w2sr_jax.learn.optim import make_optimizer
-from w2sr_jax.learn.step import init_state, make_grpo_step, make_logprob_fn, make_sft_step
+from w2sr_jax.learn.state import init_state
+from w2sr_jax.learn.step import make_grpo_step, make_logprob_fn, make_sft_step
 from w2sr_jax.model.decoder import Decoder
 
 OPTIMIZER = OptimizerConfig(weight_decay=0.01)

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,7 @@ from w2sr_jax.core.stage_config import DistillConfig
 from w2sr_jax.data.chat import TEMPLATES, load_tokenizer
 from w2sr_jax.engine import identity
 from w2sr_jax.engine import open as engines
+from w2sr_jax.micro.pretrain import CONTEXT
 from w2sr_jax.model import hf
 from w2sr_jax.model.flops import flops_shape
 from w2sr_jax.stages import distill
@@ -154,6 +156,14 @@ def test_only_what_is_missing_is_asked(config, unbroken, tmp_path, monkeypatch):
     assert asked == ["03+4=?", "07+4=?"]
     assert by_key(traces(tmp_path)) == by_key(found)
     assert len(traces(tmp_path)) == 32
+
+
+def test_a_problem_that_does_not_fit_is_named_before_the_engine_is_opened(config, files, tmp_path, monkeypatch):
+    monkeypatch.setattr(engines, "open_engine", None)
+    found = read_jsonl(Path(files.problems), Problem)
+    write_jsonl(tmp_path / "long.jsonl", [*found[:3], dataclasses.replace(found[3], problem="1+" * CONTEXT + "1=?")])
+    with pytest.raises(W2SRError, match=r"problem 'p03': \d+ tokens \+ max_tokens .* exceed the model's context"):
+        distill.main(dataclasses.replace(config, problems=str(tmp_path / "long.jsonl")), str(tmp_path / "w"))
 
 
 def test_a_run_that_is_finished_keeps_its_manifest_and_opens_no_engine(config, unbroken, monkeypatch):

@@ -1,19 +1,27 @@
 """`w2sr grpo`: the reward rises, every option set runs, it resumes as unbroken, and exports the best policy."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from absl import logging
+from flax import nnx
 from safetensors.numpy import load_file
 
 from w2sr_jax.core import cost
 from w2sr_jax.core.config import CheckpointConfig, MeshConfig, SamplingConfig
 from w2sr_jax.core.cost import read_ledger
-from w2sr_jax.core.errors import UsageError
+from w2sr_jax.core.errors import UsageError, W2SRError
+from w2sr_jax.core.files import read_jsonl, write_jsonl
 from w2sr_jax.core.metrics import read_metrics
+from w2sr_jax.core.records import Problem
 from w2sr_jax.core.stage_config import GRPOLossConfig, TrainConfig
 from w2sr_jax.learn import policy as policies
+from w2sr_jax.learn.rollout import pad_rollout
+from w2sr_jax.micro.pretrain import CONTEXT
 from w2sr_jax.model import hf
 from w2sr_jax.model.flops import flops_shape
 from w2sr_jax.stages import grpo
@@ -189,6 +197,16 @@ def test_training_ends_at_the_reward_that_is_wanted(files, guesser, tmp_path, mo
             {"loss": GRPOLossConfig(tis_cap=2.0), "sampling": SamplingConfig(n=4, temperature=0.7)},
             r"config\.loss\.tis_cap",
         ),
+        (
+            {"loss": GRPOLossConfig(tis_cap=2.0), "sampling": SamplingConfig(n=4, temperature=1.0, top_p=0.9)},
+            r"config\.loss\.tis_cap: .*top_p 1",
+        ),
+        (
+            {"loss": GRPOLossConfig(tis_cap=2.0), "sampling": SamplingConfig(n=4, temperature=1.0, top_k=9)},
+            r"config\.loss\.tis_cap: .*top_k 0",
+        ),
+        ({"overlong_buffer": 7}, r"config\.overlong_buffer: the last 7 of .*max_tokens = 6"),
+        ({"dynamic_sampling": True, "max_resamples": 0}, r"config\.max_resamples: .*at least 1"),
     ],
 )
 def test_options_that_contradict_each_other_are_named(files, tmp_path, changes, message):
@@ -216,17 +234,44 @@ def test_an_update_that_does_not_split_is_refused_before_the_first_rollout(
         grpo.main(files.grpo(files.model, mesh=mesh, **changes), str(tmp_path))
 
 
+@pytest.mark.parametrize("what", ["problems", "validation"])
+def test_a_prompt_that_does_not_fit_is_named_before_the_first_rollout(files, tmp_path, monkeypatch, what):
+    monkeypatch.setattr(policies, "load_model", None)  # not even the model is read
+    found = read_jsonl(Path(files.problems), Problem)
+    long = dataclasses.replace(found[0], id="long", problem="1+" * CONTEXT + "1=?")
+    write_jsonl(tmp_path / "long.jsonl", [*found, long])
+    config = files.grpo(files.model, **{what: str(tmp_path / "long.jsonl")})
+    with pytest.raises(W2SRError, match=r"problem 'long': \d+ tokens \+ max_tokens 6 exceed the model's context"):
+        grpo.main(config, str(tmp_path / "w"))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_reference_is_kept_in_the_dtype_that_training_computes_in(files, guesser, dtype):
+def test_the_reference_is_kept_in_what_training_computes_in_norms_in_float32(files, guesser, dtype):
+    # Norms that were rounded would be another model's: the KL to the policy's own start would not be 0.
+    policy = with_reference(files, guesser, dtype)
+    held, own = (dict(nnx.to_flat_state(params)) for params in (policy.reference, policy.state.params))
+    assert held.keys() == own.keys()
+    for path, param in own.items():
+        assert param.get_value().dtype == "float32"
+        expected = param.get_value().astype("float32" if "norm" in path[-1] else dtype)
+        assert held[path].get_value().dtype == expected.dtype
+        np.testing.assert_array_equal(held[path].get_value(), expected)
+    pairs = zip(jax.tree.leaves(policy.reference), jax.tree.leaves(policy.state.params), strict=True)
+    assert all(a.unsafe_buffer_pointer() != b.unsafe_buffer_pointer() for a, b in pairs)  # the policy's are donated
+
+
+def test_the_first_update_in_bfloat16_finds_no_kl(files, guesser):
+    policy = with_reference(files, guesser, "bfloat16")
+    prompts, responses = [[3, 4, 5]] * 16, [[6 + row % 4, 7] for row in range(16)]
+    batch = pad_rollout(prompts, responses, [[0.0, 0.0]] * 16, np.zeros(16), 16)
+    assert policy.learn(batch, 0)["kl"] == 0.0
+
+
+def with_reference(files, guesser, dtype):
+    """A policy before its first update, with norms that bfloat16 does not hold."""
     train = dataclasses.replace(files.grpo("").train, dtype=dtype)
     config = files.grpo(str(guesser), train=train, loss=GRPOLossConfig(kl=0.01))
-    policy = policies.Policy.load(config, hf.resolve(config.model), None)
-    assert {leaf.dtype.name for leaf in jax.tree.leaves(policy.reference)} == {dtype}
-    assert {leaf.dtype.name for leaf in jax.tree.leaves(policy.state.params)} == {"float32"}
-    held, own = jax.tree.leaves(policy.reference), jax.tree.leaves(policy.state.params)
-    assert all(a is not b for a, b in zip(held, own))  # the policy's are donated
-    for a, b in zip(held, own):
-        np.testing.assert_array_equal(a, b.astype(dtype))
+    return policies.Policy.load(config, hf.resolve(config.model), None)
 
 
 def test_the_ledger_counts_the_lengths_that_were_there(files, guesser, tmp_path):
@@ -248,7 +293,63 @@ def test_the_ledger_counts_the_lengths_that_were_there(files, guesser, tmp_path)
 def test_checkpoints_are_kept_as_configured(files, guesser, tmp_path):
     config = files.grpo(str(guesser), steps=4, checkpoint=CheckpointConfig(every_steps=1, keep_last=2))
     grpo.main(config, str(tmp_path))
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["3", "4"]
+    assert checkpoints(tmp_path) == ["3", "4"]
+
+
+def test_the_best_validation_is_kept_where_it_falls_between_two_checkpoints(files, guesser, tmp_path, monkeypatch):
+    scripted_validation(monkeypatch, [0.2, 0.9, 0.3, 0.25, 0.2], tmp_path / "seen")
+    kept = CheckpointConfig(every_steps=5, keep_last=1, keep_best=1)
+    options = {"validation": files.problems, "validate_every": 2, "patience": 9, "checkpoint": kept}
+    assert grpo.main(files.grpo(str(guesser), steps=10, **options), str(tmp_path / "run"))["best"] == 0.9
+    assert checkpoints(tmp_path / "run") == ["10", "4"]
+
+
+def test_of_several_best_ones_the_second_is_kept_too(files, guesser, tmp_path, monkeypatch):
+    scripted_validation(monkeypatch, [0.9, 0.3, 0.5, 0.2], tmp_path / "seen")
+    kept = CheckpointConfig(every_steps=0, keep_last=1, keep_best=2)
+    config = files.grpo(str(guesser), steps=4, validation=files.problems, validate_every=1, patience=9, checkpoint=kept)
+    grpo.main(config, str(tmp_path / "run"))
+    assert checkpoints(tmp_path / "run") == ["1", "3", "4"]
+
+
+@pytest.mark.parametrize("dies", ["in the export", "in the step after it"])
+def test_the_export_is_that_of_the_best_validation_after_a_kill_too(
+    files, guesser, tmp_path, monkeypatch, killed, dies
+):
+    # What a real engine says after a restart may differ: here the best score of before is never reached again.
+    scripted_validation(monkeypatch, [0.2, 0.3, 0.9, 0.25, 0.1, 0.1], tmp_path / "seen")
+    export, exported = policies.Policy.export, []
+
+    def once(self, directory, *args, **options):
+        if directory == tmp_path / "run" / "export":
+            exported.append(directory)
+            if len(exported) == 3 and dies == "in the export":
+                raise killed
+        elif len(exported) == 3 and dies == "in the step after it":
+            exported.append(directory)
+            raise killed
+        export(self, directory, *args, **options)
+
+    monkeypatch.setattr(policies.Policy, "export", once)
+    kept = CheckpointConfig(every_steps=2, keep_last=1)
+    config = files.grpo(str(guesser), steps=4, validation=files.problems, validate_every=1, patience=9, checkpoint=kept)
+    with pytest.raises(killed):
+        grpo.main(config, str(tmp_path / "run"))
+    assert grpo.main(config, str(tmp_path / "run"))["best"] == 0.9
+    assert_equal_weights(weights(tmp_path / "run"), weights(tmp_path / "seen" / "2"))
+
+
+@pytest.mark.parametrize("validation", [False, True])
+def test_the_last_line_names_the_best_validation_where_there_was_one(files, tmp_path, monkeypatch, validation):
+    lines = []
+    monkeypatch.setattr(logging, "info", lambda text, *values: lines.append(str(text) % values if values else text))
+    grpo.main(files.grpo(files.model, steps=1, validation=files.problems if validation else ""), str(tmp_path / "run"))
+    best = r", best \d\.\d{3}" if validation else ""
+    assert re.fullmatch(r"run: all steps done after 1 steps, reward \d\.\d{3}" + best, lines[-1])
+
+
+def checkpoints(root):
+    return sorted(path.name for path in (root / "checkpoints").iterdir())
 
 
 def test_a_step_says_where_its_time_went(files, tmp_path):

@@ -2,17 +2,23 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 
+from w2sr_jax.core import cost
 from w2sr_jax.core.config import DataConfig
+from w2sr_jax.core.cost import read_ledger
 from w2sr_jax.core.errors import W2SRError
-from w2sr_jax.core.files import read_jsonl
+from w2sr_jax.core.files import read_jsonl, write_jsonl
 from w2sr_jax.core.metrics import read_metrics
-from w2sr_jax.core.records import TraceScore
+from w2sr_jax.core.records import Trace, TraceScore
 from w2sr_jax.core.stage_config import ReportConfig
 from w2sr_jax.core.trace_config import ScoreConfig
+from w2sr_jax.model import hf
+from w2sr_jax.model.flops import flops_shape
 from w2sr_jax.stages import report, score, sft
+from w2sr_jax.traces import surprise
 
 
 @pytest.fixture
@@ -40,6 +46,20 @@ def test_scores_do_not_depend_on_the_batch(config, tmp_path):
     one, other = (read_jsonl(tmp_path / n / "scores.jsonl", TraceScore) for n in ("3", "16"))
     assert [s.problem_id for s in one] == [f"p{i:02d}" for i in range(16)]
     assert all(math.isclose(a.surprisal, b.surprisal, abs_tol=1e-5) for a, b in zip(one, other, strict=True))
+
+
+def test_the_ledger_counts_each_trace_as_long_as_it_is(config, files, tmp_path):
+    traces = read_jsonl(Path(files.traces), Trace)
+    longer = [dataclasses.replace(t, response=t.response * (1 + 2 * (i % 2))) for i, t in enumerate(traces)]
+    write_jsonl(tmp_path / "traces.jsonl", longer)
+    data = dataclasses.replace(config.data, traces=str(tmp_path / "traces.jsonl"), max_length=64)
+    score.main(dataclasses.replace(config, data=data), str(tmp_path / "score"))
+    lengths = [len(example.tokens) for example in surprise.encode(data, longer, Path(files.model))]
+    assert len(set(lengths)) > 1
+    shape = flops_shape(hf.load_config(files.model))
+    (line,) = read_ledger(tmp_path / "score")
+    assert line.tokens_in == sum(lengths)
+    assert line.flops == pytest.approx(sum(cost.prefill_flops(tokens=n, context=n, **shape) for n in lengths))
 
 
 def test_traces_that_do_not_fit_are_named(config, tmp_path):

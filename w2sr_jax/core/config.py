@@ -91,9 +91,10 @@ class OptimizerConfig:
     schedule: str = opt("cosine", "after the warm-up", choices=("cosine", "linear", "constant"))
     final_fraction: float = opt(0.0, "learning rate at the end, as a fraction of the peak", minimum=0.0, maximum=1.0)
     warmup_ratio: float = opt(0.1, "share of all steps", minimum=0.0, maximum=1.0)
-    b1: float = opt(0.9, "first-moment decay", minimum=0.0, maximum=1.0)
-    b2: float = opt(0.999, "second-moment decay", minimum=0.0, maximum=1.0)
-    eps: float = opt(1e-8, "added to the root of the second moment", minimum=0.0)
+    # Moments are divided by 1 - b, and a gradient of 0 by eps: neither may be 0.
+    b1: float = opt(0.9, "first-moment decay", minimum=0.0, maximum=1 - 1e-6)
+    b2: float = opt(0.999, "second-moment decay", minimum=0.0, maximum=1 - 1e-6)
+    eps: float = opt(1e-8, "added to the root of the second moment", minimum=1e-30)
     weight_decay: float = opt(0.0, "decoupled; on matrices only, not on norms and biases", minimum=0.0)
     clip_norm: float = opt(1.0, "global gradient norm; 0 is off", minimum=0.0)
     moments: str = opt(
@@ -106,7 +107,7 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class CheckpointConfig:
-    """When the training state is saved; a last save always happens."""
+    """When the training state is saved; a last save always happens, and in grpo one of each new best."""
 
     every_steps: int = opt(100, "0 saves only at the end", minimum=0)
     keep_last: int = opt(2, "older ones are deleted", minimum=1)

@@ -174,10 +174,18 @@ class GRPOConfig:
             )
         if self.stop_at_reward and not self.validation:
             raise UsageError("config.stop_at_reward: is a validation score; set config.validation to problems")
-        if self.loss.tis_cap and self.sampling.temperature != 1.0:
+        if self.loss.tis_cap and (self.sampling.temperature != 1.0 or self.sampling.top_p < 1.0 or self.sampling.top_k):
             raise UsageError(
-                "config.loss.tis_cap: the sampler's logprobs are of temperature 1; sample at temperature 1"
+                "config.loss.tis_cap: the sampler's logprobs are of temperature 1, nothing left out; "
+                "sample with temperature 1, top_p 1 and top_k 0"
             )
+        if self.overlong_buffer > self.sampling.max_tokens:
+            raise UsageError(
+                f"config.overlong_buffer: the last {self.overlong_buffer} of "
+                f"config.sampling.max_tokens = {self.sampling.max_tokens} tokens are more than there are"
+            )
+        if self.dynamic_sampling and not self.max_resamples:
+            raise UsageError("config.max_resamples: dynamic sampling needs at least 1 round of asking again")
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)

@@ -134,16 +134,22 @@ def request_limits(sampling: Sampling, limits: Sequence[int] | None, count: int)
     return list(limits)
 
 
-def check_prompts(prompts: Sequence[Sequence[int]], sampling: Sampling, vocab_size: int, context: int) -> None:
-    """Raises W2SRError for the first prompt that is empty, out of the vocabulary, or too long for the context."""
-    for index, prompt in enumerate(prompts):
+def check_prompts(
+    prompts: Sequence[Sequence[int]], sampling: Sampling, vocab_size: int, context: int, names: Sequence[str] = ()
+) -> None:
+    """Raises W2SRError for the first prompt that is empty, out of the vocabulary, or too long for the context.
+
+    Args:
+        names: what to call each; by default its index.
+    """
+    for prompt, name in zip(prompts, names or [f"prompt {index}" for index in range(len(prompts))], strict=True):
         if not prompt:
-            raise W2SRError(f"prompt {index}: no tokens; a prompt needs at least one")
+            raise W2SRError(f"{name}: no tokens; a prompt needs at least one")
         if min(prompt) < 0 or max(prompt) >= vocab_size:
-            raise W2SRError(f"prompt {index}: a token id lies outside the model's vocabulary of {vocab_size}")
+            raise W2SRError(f"{name}: a token id lies outside the model's vocabulary of {vocab_size}")
         if len(prompt) + sampling.max_tokens > context:
             raise W2SRError(
-                f"prompt {index}: {len(prompt)} tokens + max_tokens {sampling.max_tokens} exceed the model's "
+                f"{name}: {len(prompt)} tokens + max_tokens {sampling.max_tokens} exceed the model's "
                 f"context of {context} (max_position_embeddings); lower max_tokens or shorten the prompt"
             )
 

@@ -1,4 +1,4 @@
-"""Where a named protocol meets a real engine: its token budget within the model's context, its stop strings as cuts."""
+"""Where problems and protocols meet a real model: prompts and token budgets in its context, stop strings as cuts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import logging
 
@@ -14,7 +15,25 @@ from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.records import Problem, Trace
 from w2sr_jax.data.chat import load_tokenizer, render
 from w2sr_jax.data.protocols import cut
+from w2sr_jax.engine.base import Sampling, check_prompts, encode_prompts
 from w2sr_jax.model import hf
+
+
+def check_problems(
+    template: str,
+    problems: Sequence[Problem],
+    directory: Path,
+    tokenizer: Any,
+    sampling: Sampling,
+    response_prefix: str = "",
+) -> None:
+    """Raises W2SRError for the first problem that an engine will refuse (`check_prompts`), by its id.
+
+    An engine takes minutes to start, and GRPO asks some problems for the first time after hours.
+    """
+    prompts = encode_prompts([render(template, p.problem, tokenizer) + response_prefix for p in problems], tokenizer)
+    model, names = hf.load_config(directory), [f"problem {p.id!r}" for p in problems]
+    check_prompts(prompts, sampling, model.vocab_size, model.max_position_embeddings, names)
 
 
 def within_context(

@@ -21,6 +21,7 @@ from w2sr_jax.core.records import Problem, Trace
 from w2sr_jax.core.stage_config import DistillConfig, EvaluateConfig
 from w2sr_jax.data.chat import load_tokenizer, render, stop_token_ids
 from w2sr_jax.engine.base import Completion, Generator, Sampling, encode_prompts
+from w2sr_jax.engine.limits import check_problems
 from w2sr_jax.model.flops import FlopsShape
 
 
@@ -120,6 +121,8 @@ def write_traces(
     stop_ids, why = stop_token_ids(directory, tokenizer)
     logging.info("stops at %s: %s", list(stop_ids), why)
     prefix_tokens = len(tokenizer.encode(prefix, add_special_tokens=False)) if prefix else 0
+    engine_sampling = sampling_for(sampling, stop_ids)
+    check_problems(template, problems, directory, tokenizer, engine_sampling, prefix)
     prompts = {p.id: render(template, p.problem, tokenizer) for p in problems}
     with contextlib.ExitStack() as stack:
         engine = stack.enter_context(
@@ -158,7 +161,7 @@ def write_traces(
 
             engine.generate(
                 [prompts[p.id] + prefix for p in asked],
-                sampling_for(sampling, stop_ids),
+                engine_sampling,
                 seeds=[request_seed(sampling.seed, p.id) for p in asked],
                 on_finished=finished,
             )

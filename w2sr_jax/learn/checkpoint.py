@@ -7,8 +7,11 @@ and reads its own slices, and a step can be restored onto any mesh and any numbe
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,6 +25,23 @@ from w2sr_jax.core.errors import Preempted, W2SRError
 from w2sr_jax.learn.state import leaf_name
 
 NAMED = 3  # differing parameters that an error names before it only counts
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Best:
+    """A rule for Orbax: the `count` steps with the highest scores stay; of equal ones the first, which GRPO exports.
+
+    Orbax has a rule like it, but reads scores from a file of its own in each checkpoint: one that is damaged keeps it
+    from opening any of them.
+    """
+
+    count: int
+    scores: dict[int, float]  # of the steps that have one
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        scored = [info.step for info in checkpoints if info.step in self.scores]
+        best = sorted(scored, key=lambda step: (-self.scores[step], step))[: self.count]
+        return [info.step in best for info in checkpoints]
 
 
 class Checkpointer:
@@ -38,16 +58,16 @@ class Checkpointer:
         self._ocp, policies = ocp, ocp.checkpoint_managers
         self._directory = Path(directory).resolve()
         self._directory.mkdir(parents=True, exist_ok=True)
-        best = policies.BestN(
-            n=config.keep_best, get_metric_fn=lambda found: found["score"], keep_checkpoints_without_metrics=False
-        )
-        keep = [policies.LatestN(config.keep_last), *([best] if config.keep_best else [])]
+        best = Best(config.keep_best, scores={})
         self._options = ocp.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy(keep),
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(config.keep_last), best]),
             enable_async_checkpointing=True,
             cleanup_tmp_directories=True,
         )
         self._manager = ocp.CheckpointManager(self._directory, options=self._options)
+        self._scores = best.scores
+        found = [(step, score) for step in self._manager.all_steps() if (score := self._score(step)) is not None]
+        self._scores.update(processes.gather("scores", found)[0])
 
     def save(self, step: int, state: Any, extra: dict[str, Any], score: float | None = None) -> None:
         """Copies the state off the devices and writes it behind the caller's back; the state may be donated at once.
@@ -60,15 +80,20 @@ class Checkpointer:
         """
         if step in self._manager.all_steps():
             return
+        if score is None or not math.isfinite(score):
+            score = None
+            self._scores.pop(step, None)  # of one that was set aside
+        else:
+            self._scores[step] = score
         args = self._ocp.args
         leaves = _by_name(state)
         shapes = {name: [list(leaf.shape), str(leaf.dtype)] for name, leaf in leaves.items()}
         self._manager.save(
             step,
             args=args.Composite(
-                state=args.StandardSave(leaves), extra=args.JsonSave({"extra": extra, "shapes": shapes})
+                state=args.StandardSave(leaves),
+                extra=args.JsonSave({"extra": extra, "shapes": shapes, "score": score}),
             ),
-            metrics=None if score is None or not math.isfinite(score) else {"score": score},
         )
 
     def restore_latest(self, abstract_state: Any) -> tuple[int, Any, dict[str, Any]] | None:
@@ -123,6 +148,14 @@ class Checkpointer:
         # After an error the other processes may be gone, and a save that is under way would wait for them.
         if kind is None or kind is Preempted or processes.count() == 1:
             self.close()
+
+    def _score(self, step: int) -> float | None:
+        """What a step was saved with; None also of one that older versions wrote, and of one that cannot be read."""
+        try:
+            found: dict[str, Any] = json.loads((self._directory / str(step) / "extra" / "metadata").read_text())
+        except (OSError, ValueError):
+            return None  # restoring says what is wrong with it
+        return found.get("score")
 
     def _try(self, step: int, abstract_state: Any) -> tuple[Any, tuple[str, str] | None]:
         """(what was read, None), or (None, (kind of failure, reason))."""

@@ -29,7 +29,8 @@ class Convergence:
 
     def see(self, score: float) -> bool:
         """Takes the next score; True if it is the best so far."""
-        if score - self.mark >= self.min_gain - ROUNDING:
+        # A score that is no higher is no gain, even where min_gain is 0.
+        if score > self.mark and score - self.mark >= self.min_gain - ROUNDING:
             self.mark, self.stale = score, 0
         else:
             self.stale += 1

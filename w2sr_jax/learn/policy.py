@@ -25,6 +25,7 @@ from w2sr_jax.learn.rollout import bucket, pad_rollout
 from w2sr_jax.learn.state import TrainState, abstract_state, init_state, load_model, place_batch, place_rate
 from w2sr_jax.learn.step import RolloutBatch, Step, make_grpo_step, make_logprob_fn
 from w2sr_jax.model import hf
+from w2sr_jax.model.params import is_norm
 
 
 @dataclasses.dataclass(slots=True)
@@ -53,9 +54,7 @@ class Policy:
             config=config,
             mesh=mesh,
             graphdef=graphdef,
-            # Updates donate the policy's buffers, so the reference is another copy; no update rounds it, so that it
-            # need not be finer than what a pass computes in.
-            reference=jax.tree.map(lambda x: jnp.array(x, train.dtype), params) if config.loss.kl else None,
+            reference=_frozen(params, train.dtype) if config.loss.kl else None,
             state=init_state(params, make_optimizer(config.optimizer), mesh),
             step=make_grpo_step(
                 graphdef,
@@ -155,6 +154,18 @@ class Policy:
         starts = range(0, len(rollout.advantages_B), rows)
         parts = [jax.tree.map(lambda x, i=i: x[i : i + rows], rollout) for i in starts]
         return [place_batch(part, self.mesh) for part in parts]
+
+
+def _frozen(params: Any, dtype: str) -> Any:
+    """A copy, since updates donate the policy's own buffers.
+
+    No update rounds it, so that it need not be finer than what a pass computes in: norms in float32, all else in dtype.
+    """
+
+    def copy(param: nnx.Variable[Any]) -> nnx.Variable[Any]:
+        return param.replace(jnp.array(param.get_value(), None if is_norm(param) else dtype))
+
+    return jax.tree.map(copy, params, is_leaf=lambda x: isinstance(x, nnx.Variable))
 
 
 class _Laps:

@@ -28,20 +28,8 @@ from w2sr_jax.core.config import OptimizerConfig
 from w2sr_jax.core.errors import UsageError
 from w2sr_jax.core.stage_config import GRPOLossConfig, TrainConfig
 from w2sr_jax.learn import losses, optim
-from w2sr_jax.learn.state import TrainState, abstract_state, init_state, shard_batch, tree_shardings
+from w2sr_jax.learn.state import TrainState, tree_shardings
 from w2sr_jax.model.kernels.choice import row_examples_bound
-
-__all__ = [
-    "RolloutBatch",
-    "TrainState",
-    "abstract_state",
-    "init_state",
-    "make_grpo_step",
-    "make_logprob_fn",
-    "make_sft_step",
-    "shard_batch",
-    "tree_shardings",
-]
 
 Metrics = dict[str, jax.Array]
 Step = Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]

@@ -23,7 +23,8 @@ from w2sr_jax.engine.base import Sampling
 from w2sr_jax.engine.jax_engine import JaxEngine
 from w2sr_jax.grading.pool import GraderPool
 from w2sr_jax.learn.optim import make_optimizer
-from w2sr_jax.learn.step import init_state, make_sft_step
+from w2sr_jax.learn.state import init_state
+from w2sr_jax.learn.step import make_sft_step
 from w2sr_jax.micro.config import PretrainConfig, SizeConfig
 from w2sr_jax.micro.task import Chain, Task
 from w2sr_jax.micro.tokenizer import END, PAD, VOCABULARY

@@ -68,6 +68,6 @@ def abstract_params(config: ModelConfig, param_dtype: Any = jnp.float32) -> nnx.
     return nnx.State(tree | {"layers": {name: shape(spec) for name, spec in layer.items()}})
 
 
-def num_params(params: Any) -> int:
-    """Scalars in a parameter tree (tied weights count once)."""
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
+def is_norm(param: nnx.Variable[Any]) -> bool:
+    """Whether these are a norm's weights, which are computed with in float32, whatever the dtype of the activations."""
+    return "norm" in param.get_metadata("logical_axes")

@@ -26,6 +26,7 @@ from w2sr_jax.model.config import ModelConfig
 from w2sr_jax.model.decode_loop import Fill, Request, State
 from w2sr_jax.model.decoder import Decoder
 from w2sr_jax.model.kernels import onednn
+from w2sr_jax.model.params import is_norm
 from w2sr_jax.model.unrolled import unroll
 
 REFILLS = 8  # a batch is filled an eighth at a time: one prefill for several prompts
@@ -277,11 +278,10 @@ class _Run:
 
 @functools.partial(jax.jit, static_argnames=("dtype",))
 def _in_dtype(params: Any, dtype: Any) -> Any:
-    """Parameters in the dtype of the activations, where they are; norms as they are, which are computed in float32."""
+    """Parameters in the dtype of the activations, where they are; norms as they are."""
 
     def cast(param: nnx.Variable[Any]) -> nnx.Variable[Any]:
-        value = param.get_value()
-        return param if "norm" in param.get_metadata("logical_axes") else param.replace(value.astype(dtype))
+        return param if is_norm(param) else param.replace(param.get_value().astype(dtype))
 
     return jax.tree.map(cast, params, is_leaf=lambda x: isinstance(x, nnx.Variable))
 

@@ -32,6 +32,7 @@ from w2sr_jax.data.chat import load_tokenizer, stop_token_ids
 from w2sr_jax.data.tasks import load_problems
 from w2sr_jax.engine.base import Generator, Sampling
 from w2sr_jax.engine.groups import Asker, Group, sample_groups
+from w2sr_jax.engine.limits import check_problems
 from w2sr_jax.engine.open import open_engine, sampling_for
 from w2sr_jax.grading.pool import GraderPool
 from w2sr_jax.learn.advantages import group_advantages, overlong_penalty
@@ -57,6 +58,7 @@ class Position:
     tokens_in: int = 0  # trained on, a pass
     flops: float = 0.0  # of both, and of the passes between them
     reward: float = math.nan  # mean of the last step; metrics.jsonl has it too, but only process 0 writes that
+    best_step: int = 0  # whose policy is exported, where there is validation
 
     def save(self, checkpointer: Checkpointer, policy: Policy, score: float | None = None) -> None:
         extra = {
@@ -65,6 +67,7 @@ class Position:
             "tokens_in": self.tokens_in,
             "flops": self.flops,
             "reward": self.reward if self.step else None,
+            "best_step": self.best_step,
             "convergence": dataclasses.asdict(self.converged),
         }
         checkpointer.save(self.step, policy.state, extra, score)
@@ -77,6 +80,7 @@ class Position:
             self.tokens_out, self.tokens_in = extra["tokens_out"], extra["tokens_in"]
             self.flops = extra.get("flops", 0.0)  # older ones do not say, and those steps are not counted
             self.reward = math.nan if (reward := extra.get("reward")) is None else reward  # older ones do not say
+            self.best_step = extra.get("best_step", 0)  # older ones do not say
             self.converged = dataclasses.replace(self.converged, **extra["convergence"])
 
 
@@ -100,6 +104,7 @@ def main(config: GRPOConfig, workdir: str) -> dict[str, float]:
         problems = load_problems(config.problems)
         held_out = load_problems(config.validation) if config.validation else []
         sampling = sampling_for(config.sampling, stop_ids, logprobs=True)
+        check_problems(config.template, [*problems, *held_out], directory, tokenizer, sampling)
 
         # ---- policy and engine, and where they stand
         policy = Policy.load(config, directory, mesh_or_none(config.mesh))
@@ -109,6 +114,8 @@ def main(config: GRPOConfig, workdir: str) -> dict[str, float]:
         at.restore(checkpointer, policy)
         if at.step:
             logging.info("resuming at step %d of at most %d", at.step, config.steps)
+            if at.best_step == at.step:  # a kill may have come before the export
+                policy.export(root / "export", directory)
         engine = open_engine(config.engine, directory, config.decode, config.mesh)
 
         def waiting() -> contextlib.AbstractContextManager[None]:
@@ -156,17 +163,25 @@ def main(config: GRPOConfig, workdir: str) -> dict[str, float]:
                     with meter.part("validation_seconds"):
                         shown["validation"] = row["validation_pass_at_1"] = asker.pass_at_1(held_out, sampling)
                     if at.converged.see(shown["validation"]):
-                        policy.export(root / "export", directory)
+                        at.best_step = at.step
                 # What vLLM computes, it computes elsewhere, or while the mesh does nothing.
                 work += sampling_work if config.engine == "jax" else 0.0
                 row |= meter.row(Work(tokens=tokens_in, padded_tokens=batch.segment_ids_BT.size, flops=work))
                 writer.write(at.step - 1, row)
                 progress.update(at.step, **shown)
                 clock.tick()
+
+                # ---- what is kept: a new best is saved before its export, of which a resumed run would not know else
                 every, ends = config.checkpoint.every_steps, at.step == config.steps or at.converged.done
-                if ends or (every and at.step % every == 0):
+                new_best = at.best_step == at.step
+                second = "validation" in shown and config.checkpoint.keep_best > 1  # or third
+                if ends or new_best or second or (every and at.step % every == 0):
                     with meter.part("checkpoint_seconds"):
                         at.save(checkpointer, policy, shown.get("validation"))
+                        if new_best:
+                            checkpointer.wait()
+                if new_best:
+                    policy.export(root / "export", directory)
         if not held_out:
             policy.export(root / "export", directory)
         with meter.part("checkpoint_seconds"):
@@ -175,7 +190,8 @@ def main(config: GRPOConfig, workdir: str) -> dict[str, float]:
         cost.append_ledger(workdir, line)
         logging.info("%s: %s", root.name, meter.summary())
     reason, best = "converged" if at.converged.done else "all steps done", at.converged.best
-    logging.info("%s: %s after %d steps, reward %.3f, best %.3f", root.name, reason, at.step, at.reward, best)
+    told = f", best {best:.3f}" if held_out else ""
+    logging.info("%s: %s after %d steps, reward %.3f%s", root.name, reason, at.step, at.reward, told)
     return {"steps": at.step, "reward": at.reward} | ({"best": best} if held_out else {})
 
 
@@ -234,7 +250,7 @@ def to_batch(config: GRPOConfig, groups: list[Group]) -> tuple[RolloutBatch, dic
     batch = pad_rollout(
         prompts,
         [one.token_ids for one in completions],
-        [one.logprobs or [] for one in completions],
+        [one.logprobs or [] for one in completions],  # never None: main asks for them
         advantages_PG.reshape(-1),
         bucket(max(len(prompt) + len(one.token_ids) for prompt, one in zip(prompts, completions))),
     )

@@ -34,13 +34,14 @@ def main(config: ScoreConfig, workdir: str) -> dict[str, Any]:
     root, directory = Path(workdir), hf.resolve(config.model)
     with cost.StageClock(workdir, "score") as clock:
         traces = read_traces(config.data.traces)
-        scores, tokens = surprise.score(
+        scores, lengths = surprise.score(
             directory, traces, config.data, config.dtype, config.loss_chunk, mesh_or_none(config.mesh), clock.tick
         )
         write_jsonl(root / "scores.jsonl", scores)
-        flops = cost.train_flops(tokens=tokens, context=tokens / len(scores), **flops_shape(hf.load_config(directory)))
-        # A forward pass alone is a third of a training step.
-        cost.append_ledger(workdir, clock.line(tokens_in=tokens, flops=flops / 3, price=config.price))
+        tokens = sum(lengths)
+        context = sum(length**2 for length in lengths) / tokens  # of a token, on average
+        flops = cost.prefill_flops(tokens=tokens, context=context, **flops_shape(hf.load_config(directory)))
+        cost.append_ledger(workdir, clock.line(tokens_in=tokens, flops=flops, price=config.price))
     mean = sum(score.surprisal for score in scores) / len(scores)
     logging.info("%s: %d of %d traces scored, mean %.4f nats a token", root.name, len(scores), len(traces), mean)
     return {"traces": len(traces), "scored": len(scores), "mean": mean}

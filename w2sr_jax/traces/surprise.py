@@ -30,7 +30,7 @@ def score(
     loss_chunk: int,
     mesh: Mesh | None,
     tick: Callable[[], None] = lambda: None,
-) -> tuple[list[TraceScore], int]:
+) -> tuple[list[TraceScore], list[int]]:
     """The score of every trace that fits into data.max_length and has something to predict, in their order.
 
     Args:
@@ -40,7 +40,7 @@ def score(
         tick: called after each batch.
 
     Returns:
-        (scores, how many tokens were read).
+        (scores, tokens that were read for each).
 
     Raises:
         W2SRError: a trace's problem is not known, or no trace fits.
@@ -54,7 +54,7 @@ def score(
     train = TrainConfig(dtype=dtype, remat="none", loss_chunk=loss_chunk)
     model = hf.load(directory, mesh, compute_dtype=dtype)
     found = surprisals(model, _batches(examples, fitting, rows, data.max_length), train, mesh, tick)
-    return [_score(traces[i], *found[i]) for i in fitting], sum(len(examples[i].tokens) for i in fitting)
+    return [_score(traces[i], *found[i]) for i in fitting], [len(examples[i].tokens) for i in fitting]
 
 
 def encode(config: DataConfig, traces: list[Trace], directory: Path) -> list[chat.Example]:
