@@ -149,7 +149,11 @@ def test_agreement_is_the_largest_relative_gap_of_a_step():
     assert found["loss_gap"] == pytest.approx(2e-4)
     assert agreement(ours, peer, 3e-4, 1e-3)["holds"]
     assert not agreement(ours, Curve([1.0, 2.0], [1.0, 1.01]), 1e-4, 1e-3)["holds"]
-    assert not agreement(ours, Curve([float("nan"), 2.0], [1.0, 1.0]), 1e-4, 1e-3)["holds"]
+    for bad in (float("nan"), float("inf"), float("-inf")):
+        wrong = Curve([1.0, bad], [1.0, 1.0])
+        steep = Curve([1.0, 2.0], [bad, 1.0])
+        for pair in ((ours, wrong), (wrong, ours), (wrong, wrong), (ours, steep), (steep, ours), (steep, steep)):
+            assert not agreement(*pair, 1e-4, 1e-3)["holds"]
     small = agreement(Curve([1e-6], [1.0]), Curve([2e-6], [1.0]), 1e-4, 1e-4, least=1.0)
     assert small["holds"]
 

@@ -8,6 +8,7 @@ besides meets all sides alike.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ def agreement(
 
     def largest(a: list[float], b: list[float], least: float) -> tuple[float, int]:
         gaps = [
-            abs(x - y) / max(abs(x), least, 1e-30) if x == x and y == y else float("inf")
+            abs(x - y) / max(abs(x), least, 1e-30) if math.isfinite(x) and math.isfinite(y) else math.inf
             for x, y in zip(a, b, strict=True)
         ]
         step = max(range(len(gaps)), key=gaps.__getitem__)
