@@ -81,9 +81,16 @@ class VllmGenerate(JaxGenerate):
         about = self.engine.describe()
         return {
             "versions": {"vllm": about["version"]},
-            "platform": "cpu" if about["device_kind"] == "cpu" else "gpu",
+            "platform": platform_of(about["device_kind"]),
             "device": about["device_kind"],
             "devices": 1,
             "device_peak_bytes": None,
             "settings": "compiled, without seeds",
         }
+
+
+def platform_of(device_kind: str) -> str:
+    """As JAX names it, of the device that vLLM names."""
+    if device_kind == "cpu":
+        return "cpu"
+    return "tpu" if device_kind.upper().startswith("TPU") else "gpu"

@@ -78,7 +78,7 @@ class JaxSFT:
 
     def describe(self) -> dict[str, Any]:
         """What ran, and how long JAX traced and compiled until now."""
-        return describe() | {"compile_seconds": self._compile.seconds}
+        return describe(1 if self.mesh is None else self.mesh.size) | {"compile_seconds": self._compile.seconds}
 
 
 class JaxGRPO(JaxSFT):
@@ -124,8 +124,12 @@ def set_precision(dtype: str) -> None:
         jax.config.update("jax_default_matmul_precision", "highest")
 
 
-def describe() -> dict[str, Any]:
-    """Versions, devices, and the allocator's peak where the device has one of its own."""
+def describe(used: int = 1) -> dict[str, Any]:
+    """Versions, devices, and the allocator's peak where the device has one of its own.
+
+    Args:
+        used: devices that the work is on; of a CPU all are one.
+    """
     devices = jax.local_devices()
     stats = [device.memory_stats() or {} for device in devices]
     peaks = [one["peak_bytes_in_use"] for one in stats if "peak_bytes_in_use" in one]
@@ -133,6 +137,6 @@ def describe() -> dict[str, Any]:
         "versions": {"jax": jax.__version__},
         "platform": devices[0].platform,
         "device": devices[0].device_kind,
-        "devices": 1 if devices[0].platform == "cpu" else len(devices),
+        "devices": 1 if devices[0].platform == "cpu" else used,
         "device_peak_bytes": max(peaks) if peaks else None,
     }
