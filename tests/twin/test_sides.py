@@ -99,7 +99,7 @@ def test_a_peer_on_another_kind_of_device_than_ours_is_left_out_with_its_reason(
 class Started:
     """In the place of a side's processes: how they were started."""
 
-    about, startup_seconds = {"platform": "gpu"}, 1.0  # noqa: RUF012
+    about, startup_seconds = {"platform": "gpu"}, 1.0
 
     def __init__(self, name, request, env, ranks):
         self.name, self.env, self.ranks = name, env, ranks
@@ -139,8 +139,8 @@ def test_vllm_s_device_is_named_as_jax_names_its_platform():
 def test_the_rank_that_fails_is_read_while_the_first_one_waits_for_it(tmp_path, monkeypatch):
     program = tmp_path / "worker"
     program.write_text(
-        "#!/bin/bash\nread line; echo '{\"ready\": {}, \"startup_seconds\": 0}'; read line\n"
-        "case $RANK in 1) echo '{\"error\": \"out of memory\"}' ;; *) exec sleep 60 ;; esac\n"
+        '#!/bin/bash\nread line; echo \'{"ready": {}, "startup_seconds": 0}\'; read line\n'
+        'case $RANK in 1) echo \'{"error": "out of memory"}\' ;; *) exec sleep 60 ;; esac\n'
     )
     program.chmod(0o755)
     monkeypatch.setattr("w2sr_jax.twin.side.sys.executable", str(program))

@@ -16,6 +16,8 @@ from typing import Any
 from absl import logging
 
 from w2sr_jax.core.tool_config import CompareConfig
+from w2sr_jax.twin.dump import without_old_logprobs
+from w2sr_jax.twin.side import Side
 from w2sr_jax.twin.sides import OURS, Sides, groups
 
 TRL = "trl"
@@ -62,6 +64,8 @@ def train_all(
         "total": total,
         "threads": threads,
     }
+    if kind == "grpo" and without_old_logprobs(directory / "batches"):
+        Side(OURS, common | {"side": "jax_old_logprobs"}, env).close()
     requests: dict[str, dict[str, Any]] = {OURS: {"side": f"jax_{kind}"}}
     for peer in config.peers:
         if peer != TRL:
