@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from w2sr_jax.core.config import VllmConfig
@@ -53,6 +54,12 @@ class JaxGenerate:
 def sampling(load: dict[str, Any]) -> Sampling:
     """The engine's view of a load."""
     return Sampling(max_tokens=load["max_tokens"], temperature=load["temperature"])
+
+
+def batches(prompts: Sequence[list[int]], size: int) -> list[list[int]]:
+    """Which prompts transformers answers together: longest first, as the JAX engine orders them."""
+    order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
+    return [order[first : first + size] for first in range(0, len(order), size)]
 
 
 class VllmGenerate(JaxGenerate):
