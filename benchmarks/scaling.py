@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
 from w2sr_jax.core import cost
 from w2sr_jax.core.rows import Row
 from w2sr_jax.core.tool_config import CompareConfig
@@ -48,7 +50,13 @@ def scaling_rows(
     Args:
         config: its random shape with other numbers of layers, its SFT settings.
         updates: counted ones of each point, after two that are not.
+
+    Returns:
+        nothing where the config compares a model that is there: none of the same shape has other numbers of layers.
     """
+    if not config.random.shape:
+        logging.warning("growth of the training step: left out, since it takes random models (config.random.shape)")
+        return []
     seconds: dict[tuple[int, int, int], tuple[float, float]] = {}
     for point in {point for line in points().values() for point in line}:
         seconds[point] = _measure(config, root, point, threads, env, updates)

@@ -74,6 +74,8 @@ try() {
     "${words[@]}" </dev/null >>"$logs/process-$index.log" 2>&1 &
     pids[index]=$!
   done
+  # A signal that came meanwhile has not reached those that were started after it.
+  [[ -z $stopping ]] || tell_all TERM
   say "$processes processes; logs: $logs/process-*.log"
   while ((${#pids[@]})); do
     ended=()

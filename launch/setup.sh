@@ -5,8 +5,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 extras=${1:-}
-stamp=.venv/.setup-${extras//,/-}
-if [[ -e $stamp && $stamp -nt uv.lock && $stamp -nt pyproject.toml ]]; then exit 0; fi
+# What .venv holds: the sum of the files that it was installed from, then a line for each choice of extras. Times would
+# not do: a commit that is unpacked over another may have older files. macOS has cksum, too.
+stamp=.venv/.setup
+sum=$(cat uv.lock pyproject.toml | cksum)
+is_of_these_files() { [[ -e $stamp && $(head -n 1 "$stamp") == "$sum" ]]; }
+if is_of_these_files && grep -qxF "extras: $extras" "$stamp"; then exit 0; fi
 
 # A python3.12 on PATH may be a pyenv shim that only prints an error, so every candidate has to prove itself.
 suits() { "$1" -c 'import sys, venv; sys.exit(not (3, 12) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1; }
@@ -34,8 +38,9 @@ if ! "$uv" --version >/dev/null 2>&1; then
 fi
 flags=()
 for extra in ${extras//,/ }; do flags+=(--extra "$extra"); done
+is_of_these_files || echo "$sum" >"$stamp" # what other files brought is not whole any more
 echo "setup: installing from uv.lock${extras:+ (extras: $extras)}"
 # --inexact keeps what other extras brought; the interpreter is ours, so nothing is downloaded but packages.
 UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=.venv VIRTUAL_ENV='' \
   "$uv" sync --quiet --frozen --inexact --python .venv/bin/python "${flags[@]}"
-touch "$stamp"
+echo "extras: $extras" >>"$stamp"

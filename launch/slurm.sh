@@ -59,16 +59,24 @@ step=(srun --label --kill-on-bad-exit=0 --wait=120 launch/host.sh)
 [[ -z $bucket ]] || step+=(--bucket="$bucket" --mount="$mount")
 step+=("${stage_args[@]}")
 
+ask=(squeue --noheader --format=%T --jobs) # and the job's number: its state
+
 prepare() { [[ -z $extras ]] || run launch/host.sh --extras="$extras"; }
 
 # srun exits with the highest code of all tasks.
 try() {
-  local code=0
+  local code=0 state
   "${step[@]}" || code=$?
   if ((code == EXIT_PREEMPTED)); then
-    say "preempted (exit code 75); back into the queue"
-    # Where Slurm requeues the job by itself, this says so and fails.
-    scontrol requeue "$SLURM_JOB_ID" || true
+    # A job that its owner cancels saves and ends with 75 as well, and stays cancelled. One that Slurm preempts is no
+    # longer RUNNING either: Slurm requeues it by itself.
+    state=$("${ask[@]}" "$SLURM_JOB_ID") || state=''
+    if [[ $state == RUNNING ]]; then
+      say "told to stop (exit code 75); back into the queue"
+      scontrol requeue "$SLURM_JOB_ID" || true
+    else
+      say "told to stop (exit code 75); the job's state is ${state:-not known}, so this does not requeue it"
+    fi
     exit $EXIT_PREEMPTED
   fi
   return "$code"
@@ -81,7 +89,8 @@ if [[ -n $dry_run ]]; then
   fi
   prepare
   quote "${step[@]}"
-  echo "# exit code 75:"
+  echo "# exit code 75: where the state of the job is RUNNING, which it is not after scancel, back into the queue:"
+  quote "${ask[@]}" "${SLURM_JOB_ID:-JOB_ID}"
   quote scontrol requeue "${SLURM_JOB_ID:-JOB_ID}"
 elif [[ -z ${SLURM_JOB_ID:-} ]]; then
   need_tool sbatch "run this on a login node of a Slurm cluster"

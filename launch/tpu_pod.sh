@@ -35,8 +35,9 @@ parse_flags "zone type bucket mount name project runtime service-account ref ext
 need zone
 need_tool gcloud "https://cloud.google.com/sdk/docs/install"
 need_tool git "the code is sent with git archive"
-where=(--zone="$zone" --quiet)
-[[ -z $project ]] || where+=(--project="$project")
+place=(--zone="$zone")
+[[ -z $project ]] || place+=(--project="$project")
+where=("${place[@]}" --quiet)
 delete=(gcloud compute tpus queued-resources delete "$name" --force "${where[@]}")
 if [[ $action == delete ]]; then
   run "${delete[@]}"
@@ -84,7 +85,7 @@ wait_until_active() {
       '') "${create[@]}" || return 1 ;;
       SUSPENDED | SUSPENDING) "${delete[@]}" || return 1 ;;
       FAILED)
-        say "$name could not be made; its reason: gcloud compute tpus queued-resources describe $name --zone=$zone"
+        say "$name could not be made; its reason: gcloud compute tpus queued-resources describe $(quote "$name" "${place[@]}")"
         "${delete[@]}" || return 1
         return 1
         ;;
@@ -125,4 +126,4 @@ if [[ -n $dry_run ]]; then
 fi
 git diff --quiet HEAD || say "changes that are not committed are not sent"
 keep_running try
-say "done; the TPU is still there and costs money: $(quote "$0" delete --name="$name" "${where[@]:0:1}")"
+say "done; the TPU is still there and costs money: $(quote "$0" delete --name="$name" "${place[@]}")"

@@ -1,15 +1,48 @@
 """`make bench` on the tiny comparison, without what is slow to import. No wall time."""
 
+import dataclasses
 import json
 
 import pytest
 
 from benchmarks import bench, history
+from w2sr_jax.core.rows import Row
+from w2sr_jax.twin import figures
 
 
 def test_a_comparison_has_a_directory_of_its_own():
     assert bench.name("/a/compare.py:cpu-packed") == "compare-cpu-packed"
     assert bench.name("compare.py") == "compare"
+
+
+def of(against, what="training step"):
+    return Row(what=what, ours=1.0, peer=2.0, unit="s", against=against, runs=5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "missing", "said"),
+    [
+        ([of("eager"), of("trl"), of("the FLOPs' own growth")], {}, None),
+        ([of("eager"), of("trl")], {"vllm": "vllm is not installed"}, None),  # history has none of it
+        ([of("eager")], {"trl": "trl is not installed"}, "LEFT OUT: TRL's SFTTrainer: trl is not installed"),
+        ([of("the FLOPs' own growth")], {}, "nothing was compared with a peer"),
+        ([], {}, "nothing was compared with a peer"),
+    ],
+    ids=["all", "new", "one left out", "growth alone", "nothing"],
+)
+def test_a_check_without_a_peer_that_history_has_fails(rows, missing, said, tmp_path, monkeypatch, capsys):
+    def named(one):
+        return dataclasses.replace(one, against=figures.NAMES.get(one.against, one.against))
+
+    kept = tmp_path / "history.jsonl"
+    history.accept([named(of(against)) for against in ("eager", "trl", "the FLOPs' own growth")], "c", "d", kept)
+    monkeypatch.setattr(history.read, "__defaults__", (kept,))
+    left_out = {figures.NAMES[peer]: why for peer, why in missing.items()}
+    monkeypatch.setattr(bench, "measure", lambda *_: (list(map(named, rows)), True, left_out, 0.0))
+    monkeypatch.setattr("sys.argv", ["bench", "--check"])
+    assert bench.main() == (1 if said else 0)
+    output = capsys.readouterr()
+    assert (said or "") in output.out + output.err
 
 
 @pytest.mark.slow
@@ -30,7 +63,7 @@ def test_the_table_is_accepted_and_then_held_against(tmp_path, monkeypatch, caps
     argv = ["bench", f"--config={picked}", f"--workdir={tmp_path / 'work'}"]
     monkeypatch.setattr("sys.argv", [*argv, "--check"])
     assert bench.main() == 1
-    assert "nothing was compared: history.jsonl holds no figure of" in capsys.readouterr().err
+    assert "nothing was compared with a peer: history.jsonl holds no such figure of" in capsys.readouterr().err
     monkeypatch.setattr("sys.argv", [*argv, "--accept"])
     monkeypatch.setattr(history, "MOST_OTHERS", 1.0)  # whatever else runs while tests do
     monkeypatch.setattr(bench, "is_dirty", lambda: True)

@@ -25,7 +25,7 @@ def test_a_ratio_may_fall_by_ten_per_cent_of_the_newest_one(path):
     history.accept([one(2.0)], "new", "2026-01-02", path)
     lines = history.read(path)
     assert [line["commit"] for line in lines] == ["old", "new"]
-    assert history.check([one(1.81)], lines, machine()) == history.Verdict(1, [], [])
+    assert history.check([one(1.81)], lines, machine()) == history.Verdict({"eager"}, [], [])
     found = history.check([one(1.79)], lines, machine())
     assert found.fallen == ["step, against eager, s: 1.79, was 2.00 at new"]
 
@@ -34,8 +34,15 @@ def test_another_machine_s_figures_do_not_count(path):
     history.accept([one(5.0)], "c", "2026-01-01", path)
     lines = [line | {"machine": "another"} for line in history.read(path)]
     found = history.check([one(1.0)], lines, machine())
-    assert (found.compared, found.fallen) == (0, [])
+    assert (found.compared, found.fallen) == (set(), [])
     assert found.apart == ["step, against eager, s: has no accepted figure of this machine"]
+
+
+def test_a_peer_that_was_left_out_is_absent_where_history_has_it_of_this_machine(path):
+    history.accept([one(2.0)], "c", "2026-01-01", path)
+    missing = {"eager": "torch is not installed", "vLLM": "vllm is not installed"}
+    assert history.absent(missing, history.read(path), machine()) == ["eager: torch is not installed"]
+    assert history.absent(missing, history.read(path), "another") == []
 
 
 def test_peak_memory_is_checked_though_it_is_one_figure(path):
@@ -84,7 +91,7 @@ def test_code_that_differs_from_its_commit_is_dirty_and_accepted_figures_are_no_
 def test_single_figures_and_rows_that_were_not_measured_are_named_and_do_not_fail(path):
     history.accept([one(5.0, runs=1), one(2.0, what="generation")], "c", "2026-01-01", path)
     found = history.check([one(1.0, runs=1)], history.read(path), machine())
-    assert (found.compared, found.fallen) == (0, [])
+    assert (found.compared, found.fallen) == (set(), [])
     assert found.apart == [
         "generation, against eager, s: was not measured",
         "step, against eager, s: of fewer than 5 runs",

@@ -1,12 +1,22 @@
 """How cost grows along each axis, two tiny points apiece, each in a process of its own. No wall time asserted."""
 
+import dataclasses
 import os
 
 import pytest
 
 from benchmarks.scaling import scaling_rows
 from w2sr_jax.core.command_line import load_config_file
+from w2sr_jax.core.tool_config import RandomConfig
 from w2sr_jax.twin.side import environment
+
+
+def test_without_random_models_the_growth_is_left_out_and_it_is_said(tmp_path, caplog):
+    config = dataclasses.replace(load_config_file("configs/compare.py:tiny"), random=RandomConfig())
+    assert not config.random.shape
+    with caplog.at_level("WARNING", logger="absl"):
+        assert scaling_rows(config, tmp_path, 1, {}) == []
+    assert "left out, since it takes random models" in caplog.text
 
 
 @pytest.mark.slow

@@ -57,6 +57,9 @@ def test_a_container_has_the_memory_that_its_limit_leaves(tmp_path):
     (tmp_path / "memory.max").write_text("50000\n")
     (tmp_path / "memory.current").write_text("20000\n")
     assert host_free_bytes(tmp_path, tmp_path) == 30000
+    # Pages of files that nobody needs any more are given up when somebody wants memory.
+    (tmp_path / "memory.stat").write_text("anon 8000\nfile 12000\ninactive_file 11000\nactive_file 1000\n")
+    assert host_free_bytes(tmp_path, tmp_path) == 41000
     (tmp_path / "memory.max").write_text("max\n")
     assert host_free_bytes(tmp_path, tmp_path) == 65536
     assert host_free_bytes(tmp_path / "none", tmp_path / "none") is None

@@ -1,5 +1,6 @@
 """Workdir, bucket, cache and model: real files, and real reasons for failing."""
 
+import json
 import os
 import resource
 
@@ -118,3 +119,46 @@ def test_a_model_is_found_in_a_directory_a_workdir_or_the_cache(tmp_path, monkey
     (snapshot / "config.json").write_text("{}")
     (snapshot / "model.safetensors").write_bytes(b"weights")
     assert places.check_model("who/what").status == PASS
+
+
+def in_cache(tmp_path, monkeypatch, offline=False):
+    """The snapshot of who/what in a cache, with config.json alone."""
+    cache_at(monkeypatch, tmp_path / "hub", offline)
+    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path / "hub"), raising=False)
+    snapshot = tmp_path / "hub/models--who--what/snapshots/abc"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "hub/models--who--what/refs").mkdir()
+    (tmp_path / "hub/models--who--what/refs/main").write_text("abc")
+    (snapshot / "config.json").write_text("{}")
+    return snapshot
+
+
+def test_a_model_of_which_the_cache_has_a_part_will_be_downloaded(tmp_path, monkeypatch):
+    snapshot = in_cache(tmp_path, monkeypatch)
+    check = places.check_model("who/what")
+    assert (check.status, check.found) == (WARN, "who/what: neither a directory here nor in the cache as a whole yet")
+    (snapshot / places.INDEX).write_text(json.dumps({"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}))
+    (snapshot / "1.safetensors").write_bytes(b"weights")
+    assert places.check_model("who/what").status == WARN
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert places.check_model("who/what").status == FAIL
+    (snapshot / "2.safetensors").write_bytes(b"weights")
+    assert places.check_model("who/what").status == PASS
+
+
+def test_a_link_of_the_cache_that_points_to_nothing_fails(tmp_path, monkeypatch):
+    snapshot = in_cache(tmp_path, monkeypatch)
+    (snapshot / places.SINGLE).symlink_to("../../blobs/gone")
+    check = places.check_model("who/what")
+    assert (check.status, check.found) == (FAIL, f"{snapshot}: not there, or not to be read: model.safetensors")
+
+
+@pytest.mark.parametrize("index", ['{"weight_map": {"a": "model.safetensors", "b": "2.safetensors"}}', "{}", "no JSON"])
+def test_a_directory_without_all_files_of_its_index_fails(tmp_path, index):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / places.SINGLE).write_bytes(b"weights")
+    assert places.check_model(str(tmp_path)).status == PASS
+    (tmp_path / places.INDEX).write_text(index)
+    check = places.check_model(str(tmp_path))
+    assert check.status == FAIL
+    assert check.found.endswith("2.safetensors" if "weight_map" in index else places.INDEX)

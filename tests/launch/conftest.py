@@ -60,13 +60,15 @@ class Host:
         return done.stderr.strip()
 
 
-CLOUD = ("gcloud", "kubectl", "xpk", "sky", "sbatch", "srun", "scontrol", "sudo", "gcsfuse")
+CLOUD = ("gcloud", "kubectl", "xpk", "sky", "sbatch", "srun", "scontrol", "squeue", "sudo", "gcsfuse")
 
 
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
     root = tmp_path / "a clone"
     shutil.copytree(ROOT / "launch", root / "launch")
+    for name in ("uv.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, root)
     for git in (["init", "-q"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "x"]):
         subprocess.run(["git", *git], cwd=root, check=True)
     (tmp_path / "bin").mkdir()

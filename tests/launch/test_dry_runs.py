@@ -130,7 +130,7 @@ def test_delete_prints_one_command(host):
 
 
 def test_slurm_submits_itself_with_all_of_its_arguments(host):
-    submit, _, step, requeue = dry(
+    submit, _, step, ask, requeue = dry(
         host, "slurm.sh", "--nodes=4", "--gpus=2", "--partition=p", "--account=a", "--time=1:00:00", *STAGE
     )
     assert submit[0] == "sbatch"
@@ -140,6 +140,7 @@ def test_slurm_submits_itself_with_all_of_its_arguments(host):
     assert "--dry-run" not in submit
     assert step[0] == "srun"
     assert words_after(step, "launch/host.sh")[1:] == ["sft", "--distributed", *STAGE[1:]]
+    assert ask[0] == "squeue"
     assert requeue[:2] == ["scontrol", "requeue"]
 
 

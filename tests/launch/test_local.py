@@ -117,6 +117,12 @@ def test_a_process_that_hangs_after_a_75_is_killed_and_all_start_again(pod):
     assert starts(pod, 1) == 2
 
 
+def test_a_sigterm_that_comes_before_the_processes_reaches_them(pod, host):
+    host.fake("mkdir", 'kill -TERM "$PPID"; exec /bin/mkdir "$@"')  # local.sh makes the logs' directory first
+    done = pod(PROGRAM + "trap 'kill $!; exit 75' TERM; sleep 5 & wait")
+    assert done.returncode in (75, 128 + signal.SIGTERM)  # or told before it could listen
+
+
 def test_sigterm_reaches_every_process_and_nothing_starts_again(pod):
     program = PROGRAM + "trap 'kill $!; exit 75' TERM; touch \"$workdir/ready-$index\"; sleep 100 & wait"
     process = pod(program, wait=False)

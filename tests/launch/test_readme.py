@@ -1,5 +1,6 @@
 """Each page of launch/README.md is followed word for word, with stand-ins for the tools of the clouds."""
 
+import itertools
 import json
 import os
 import re
@@ -116,9 +117,10 @@ def test_the_pod_page_trains_on_two_workers_and_resumes_after_a_preemption(tools
     for index in range(2):
         venv = state / f"worker-{index}" / "w2sr_jax/.venv"
         (venv / "bin").mkdir(parents=True)
-        (venv / ".setup-tpu-hub").touch()  # stands for the installed packages
-        for name in ("w2sr", "python"):
-            (venv / "bin" / name).write_text(W2SR.format(state=shlex.quote(str(state)), python=sys.executable))
+        program = W2SR.format(state=shlex.quote(str(state)), python=sys.executable)
+        # The packages are there: setup.sh finds a Python, and uv has nothing to do.
+        for name, script in (("w2sr", program), ("python", "#!/bin/bash\n"), ("uv", "#!/bin/bash\n")):
+            (venv / "bin" / name).write_text(script)
             (venv / "bin" / name).chmod(0o755)
     tools.fake("mountpoint")  # stands for the mounted bucket
     tools.fake("gcloud", VALUES + POD.format(state=shlex.quote(str(state)), job=os.getpid()))
@@ -165,12 +167,38 @@ def test_the_stage_of_the_page_arrives_whole(tools, page, words):
     assert stage[-1] == "--workdir=/mnt/w2sr/runs/first"
 
 
-def test_every_launcher_and_flag_of_the_readme_exists(tools):
+def flags_of(launcher):
+    """Those that its help names, which are those that it takes; every launcher has --help."""
+    said = subprocess.run([ROOT / launcher, "--help"], capture_output=True, text=True, check=True).stdout
+    return {"--help", *re.findall(r"--[\w-]+", said)}
+
+
+def flags_in(words):
+    """The flags that come first among these words."""
+    return [word.split("=", 1)[0] for word in itertools.takewhile(lambda word: word.startswith("--"), words)]
+
+
+def test_every_launcher_and_flag_of_the_readme_exists():
     """Also those outside of the pages' commands."""
     named = set(re.findall(r"launch/[\w/]+\.(?:sh|yaml)", README))
     assert {f"launch/{path}" for path in ("tpu_pod.sh", "gke/jobset.sh", "gke/xpk.sh", "slurm.sh")} <= named
     for name in named:
         assert (ROOT / name).is_file(), name
+    flags = {name: flags_of(name) for name in named if name.endswith(".sh") and name != "launch/first_data.sh"}
+    for line in README.replace("\\\n", " ").splitlines():
+        if (words := line.split()) and words[0] in flags:
+            first = 2 if words[1] == "delete" else 1
+            assert set(flags_in(words[first:])) <= flags[words[0]], line
+    w2sr = {"--distributed", "--workdir"}
+    mentioned = set()
+    for page in re.split(r"^## ", README, flags=re.MULTILINE):
+        known = set().union(w2sr, *(flags[name] for name in flags if name in page))
+        prose = re.sub(r"```bash\n.*?```", "", page, flags=re.DOTALL)
+        for words in map(str.split, re.findall(r"`(--[^`]+)`", prose)):
+            found = {flag for flag in flags_in(words) if not flag.startswith("--config.")}
+            assert found <= known, (page.splitlines()[0], words)
+            mentioned |= found
+    assert {"--max-failures", "--max-restarts", "--ref", "--gpu", "--hosts"} <= mentioned
 
 
 def test_the_stage_of_the_readme_has_only_keys_that_w2sr_knows():

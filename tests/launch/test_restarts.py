@@ -49,10 +49,18 @@ def test_a_run_that_succeeds_is_run_once(pod, host):
     assert done.returncode == 0
     assert did == {"create": 1, "delete": 0, "run": 1}
     assert "delete" in done.stderr  # what the user still has to do
+    assert "tpu_pod.sh' delete --name=w2sr --zone=z" in done.stderr
     [start] = [call for call in host.calls("ssh") if "exec launch/host.sh" in call[-1]]
     assert shlex.split(start[-1])[-3:] == ["--distributed", *STAGE[1:]]
     [sent] = host.calls("scp")
     assert sent[5].endswith(".tar.gz")
+
+
+def test_the_commands_that_are_left_to_the_user_name_the_project(pod):
+    done, _ = pod(0, made="FAILED", flags=["--project=p", "--max-failures=0"])
+    assert "queued-resources describe w2sr --zone=z --project=p" in done.stderr
+    done, _ = pod(0, flags=["--project=p"])
+    assert "tpu_pod.sh' delete --name=w2sr --zone=z --project=p" in done.stderr
 
 
 def test_exit_code_75_runs_the_same_command_again_on_the_same_tpu(pod):
@@ -109,7 +117,8 @@ def job(host, tmp_path):
     shutil.copy(host.root / "launch/slurm.sh", copy / "slurm_script")
     host.fake("scontrol")
 
-    def run(*codes, flags=()):
+    def run(*codes, flags=(), state="RUNNING"):
+        host.fake("squeue", f"echo {state}")
         (tmp_path / "codes").write_text("".join(f"{code}\n" for code in codes))
         host.fake(
             "srun",
@@ -133,7 +142,15 @@ def test_a_slurm_job_that_succeeds_ends(job, host):
 def test_exit_code_75_puts_the_slurm_job_back_into_the_queue(job, host):
     assert job(75).returncode == 75
     assert len(host.calls("srun")) == 1
+    assert host.calls("squeue") == [["squeue", "--noheader", "--format=%T", "--jobs", "17"]]
     assert host.calls("scontrol") == [["scontrol", "requeue", "17"]]
+
+
+def test_a_slurm_job_that_its_owner_cancels_stays_cancelled(job, host):
+    done = job(75, state="COMPLETING")
+    assert done.returncode == 75
+    assert "COMPLETING" in done.stderr
+    assert not host.calls("scontrol")
 
 
 def test_a_slurm_job_that_fails_for_ever_is_given_up(job, host):

@@ -11,7 +11,7 @@ from w2sr_jax.core.stage_config import GRPOLossConfig, SFTConfig, TrainConfig
 from w2sr_jax.core.tool_config import CompareConfig, RecipeConfig
 from w2sr_jax.reporting import sides as report
 from w2sr_jax.reporting import sides_page
-from w2sr_jax.twin import figures
+from w2sr_jax.twin import figures, generation
 from w2sr_jax.twin.generation import same_answers
 from w2sr_jax.twin.sides import WITHOUT
 from w2sr_jax.twin.training import Curve, agreement
@@ -112,6 +112,26 @@ def test_generation_is_compared_in_tokens_a_second():
     assert {one.against for one in found} == {"vLLM, compiled, unseeded"}
 
 
+def test_a_rate_of_one_long_tailed_batch_is_scaled_to_what_all_batches_yield():
+    # Longest prompts go together: limits 1 and 3 in one batch, 2 and 6 in the other; 4 tokens in 3 steps, all 12 in 9.
+    prompts, limits = [[0] * 4, [0] * 3, [0] * 2, [0]], [1, 3, 2, 6]
+    assert generation.batches(prompts, 2) == [[0, 1], [2, 3]]
+    assert generation.tokens_a_step(prompts, limits, 2) == pytest.approx(12 / 9)
+    assert generation.tokens_a_step(prompts, [1, 8, 2, 6], 2) == pytest.approx(17 / 14)
+    config = dataclasses.replace(CompareConfig(), generate=(2, 2, 8), generate_tail=(16, 4, 32))
+    requests, _ = generation._requests(config, 100, 1)
+    scale = generation.tail_scale(requests["transformers"])
+    assert [generation.tail_scale(requests[name]) for name in ("ours", "vllm")] == [1.0, 1.0]
+    tail = requests["ours"]["loads"]["tail"]
+    most = [
+        max(tail["limits"][place] for place in batch) for batch in generation.batches(requests["ours"]["prompts"], 2)
+    ]
+    # As if the measured batch's steps, each as long, had been those of all batches.
+    part = sum(tail["limits"][:2]) / max(tail["limits"][:2])
+    assert part * scale == pytest.approx(sum(tail["limits"]) / sum(most))
+    assert scale != 1
+
+
 def test_greedy_answers_are_held_by_their_first_tokens_and_only_clearly_other_ones_are_fatal():
     ours = [[token, 9] for token in range(100)]
     one_off = [[7, 9], *ours[1:]]
@@ -149,7 +169,11 @@ def test_agreement_is_the_largest_relative_gap_of_a_step():
     assert found["loss_gap"] == pytest.approx(2e-4)
     assert agreement(ours, peer, 3e-4, 1e-3)["holds"]
     assert not agreement(ours, Curve([1.0, 2.0], [1.0, 1.01]), 1e-4, 1e-3)["holds"]
-    assert not agreement(ours, Curve([float("nan"), 2.0], [1.0, 1.0]), 1e-4, 1e-3)["holds"]
+    for bad in (float("nan"), float("inf"), float("-inf")):
+        wrong = Curve([1.0, bad], [1.0, 1.0])
+        steep = Curve([1.0, 2.0], [bad, 1.0])
+        for pair in ((ours, wrong), (wrong, ours), (wrong, wrong), (ours, steep), (steep, ours), (steep, steep)):
+            assert not agreement(*pair, 1e-4, 1e-3)["holds"]
     small = agreement(Curve([1e-6], [1.0]), Curve([2e-6], [1.0]), 1e-4, 1e-4, least=1.0)
     assert small["holds"]
 

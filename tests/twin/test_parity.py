@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -10,7 +11,7 @@ from w2sr_jax.core.config import DataConfig, MeshConfig, OptimizerConfig
 from w2sr_jax.core.stage_config import GRPOLossConfig, SFTConfig, TrainConfig
 from w2sr_jax.core.tool_config import CompareConfig, RandomConfig
 from w2sr_jax.twin import dump
-from w2sr_jax.twin.jax_train import JaxGRPO, JaxSFT
+from w2sr_jax.twin.jax_train import JaxGRPO, JaxSFT, OldLogprobs
 from w2sr_jax.twin.made import make
 from w2sr_jax.twin.rollouts import write_rollouts
 from w2sr_jax.twin.training import Curve, agreement
@@ -76,6 +77,7 @@ def batches(config, tmp_path_factory):
 def rollouts(config, tmp_path_factory):
     directory = tmp_path_factory.mktemp("grpo") / "batches"
     write_rollouts(config.sft, directory, STEPS, seed=0)
+    OldLogprobs(request(config, directory))
     return directory
 
 
@@ -107,8 +109,6 @@ def test_a_twin_that_decays_norms_is_found_out(config, batches, ours, monkeypatc
 
     side = TorchSFT(request(config, batches))
     side.optimizer.param_groups[1]["weight_decay"] = 0.1
-    side.optimizer.param_groups[1]["params"] = [*side.optimizer.param_groups[1]["params"]]
-    side.optimizer.param_groups[0]["weight_decay"] = 0.0
     assert not agreement(ours, curve(side), 1e-5, 1e-4)["holds"]
 
 
@@ -149,13 +149,34 @@ def test_a_dump_of_rollouts_that_was_killed_is_completed(config, tmp_path):
 
 
 def test_old_logprobs_are_written_once_and_are_those_of_the_first_weights(config, rollouts):
-    JaxGRPO(request(config, rollouts))
+    before = [path.stat().st_ino for path in sorted(rollouts.glob("*/*.npy"))]
+    OldLogprobs(request(config, rollouts))
+    assert [path.stat().st_ino for path in sorted(rollouts.glob("*/*.npy"))] == before
     arrays = dump.read_batch(rollouts, 0)
     found = arrays["old_logprobs_BT"]
     assert (found[arrays["loss_mask_BT"] > 0] < 0).all()
     assert (found[arrays["loss_mask_BT"] == 0] == 0).all()
     # Nearly uniform over 256 words: the weights have not learnt anything yet.
     assert found[arrays["loss_mask_BT"] > 0].mean() == pytest.approx(-np.log(256), abs=0.3)
+
+
+def test_a_side_that_has_started_has_compiled_no_pass_over_rollouts(config, rollouts):
+    side = JaxGRPO(request(config, rollouts, loss_chunk=32))  # a program that no other test has
+    assert side.logprobs._cache_size() == 0
+    side.step(0)
+    assert side.logprobs._cache_size() == 1
+
+
+def test_in_bfloat16_both_references_have_its_size_but_for_norms_and_updates_agree_roughly(config, rollouts):
+    from w2sr_jax.twin.torch_train import TorchGRPO
+
+    mine, theirs = (side(request(config, rollouts, dtype="bfloat16")) for side in (JaxGRPO, TorchGRPO))
+    for name, parameter in theirs.reference.named_parameters():
+        assert str(parameter.dtype) == ("torch.float32" if "norm" in name else "torch.bfloat16"), name
+    for path, x in jax.tree_util.tree_leaves_with_path(mine.reference):
+        assert x.dtype == ("float32" if "norm" in jax.tree_util.keystr(path) else "bfloat16"), path
+    assert {str(x.dtype) for x in jax.tree.leaves(mine.reference)} == {"float32", "bfloat16"}
+    assert agreement(curve(mine), curve(theirs), 5e-2, 5e-2, least=1.0)["holds"]
 
 
 def test_the_dumped_batches_are_the_pipeline_s_own(config, batches):

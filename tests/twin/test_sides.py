@@ -4,16 +4,20 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from w2sr_jax.core.allocator import HELD, KEPT
 from w2sr_jax.core.command_line import load_config_file
+from w2sr_jax.core.config import MeshConfig
 from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.files import read_json
 from w2sr_jax.stages import compare
-from w2sr_jax.twin import sides, workloads
+from w2sr_jax.twin import jax_train, sides, workloads
 from w2sr_jax.twin.dump import write_arrays
+from w2sr_jax.twin.engines import platform_of
+from w2sr_jax.twin.jax_train import JaxSFT
 from w2sr_jax.twin.side import MissingPackage, Side, environment, generating
 from w2sr_jax.twin.sides import Sides, groups
 from w2sr_jax.twin.workloads import write_batches
@@ -79,14 +83,74 @@ def training(tmp_path):
         "batches": str(tmp_path / "batches"),
         "optimizer": dataclasses.asdict(config.sft.optimizer),
         "train": dataclasses.asdict(config.sft.train),
+        "mesh": dataclasses.asdict(config.sft.mesh),
         "total": 3,
     }
 
 
 @pytest.mark.torch
-def test_a_peer_on_another_kind_of_device_than_ours_is_refused(training):
-    with pytest.raises(W2SRError, match=r"^eager runs on cpu and ours on gpu, .*JAX_PLATFORMS=cpu"):
-        Sides({"eager": training}, environment(1, os.environ), platform="gpu")
+def test_a_peer_on_another_kind_of_device_than_ours_is_left_out_with_its_reason(training):
+    with Sides({"eager": training}, environment(1, os.environ), platform="gpu") as found:
+        assert not found.alive
+    assert found.missing["eager"].startswith("it runs on cpu and ours on gpu, which is no comparison")
+    assert "JAX_PLATFORMS=cpu" in found.missing["eager"]
+
+
+class Started:
+    """In the place of a side's processes: how they were started."""
+
+    about, startup_seconds = {"platform": "gpu"}, 1.0
+
+    def __init__(self, name, request, env, ranks):
+        self.name, self.env, self.ranks = name, env, ranks
+
+    def close(self):
+        pass
+
+
+def test_pytorch_takes_a_process_a_gpu_and_one_gpu_where_our_mesh_is_of_one_device(monkeypatch):
+    monkeypatch.setattr(sides, "Side", Started)
+    monkeypatch.setattr(sides, "nvidia_gpus", lambda env: ["H100"] * 4)
+    for mesh, count, visible in ((MeshConfig(), 4, "2,3,4,5"), (MeshConfig(data=1, fsdp=1, tensor=1), 1, "2")):
+        requests = {
+            "ours": {"side": "jax_sft", "mesh": dataclasses.asdict(mesh)},
+            "trl": {"side": "trl_sft", "mesh": dataclasses.asdict(mesh)},
+            "vllm": {"side": "vllm_generate"},
+        }
+        with Sides(requests, {"CUDA_VISIBLE_DEVICES": "2,3,4,5"}) as found:
+            assert {name: one.ranks for name, one in found.alive.items()} == {"ours": 1, "trl": count, "vllm": 1}
+            assert found.alive["trl"].env["CUDA_VISIBLE_DEVICES"] == visible
+
+
+def test_our_devices_are_those_of_the_mesh(monkeypatch):
+    eight = [SimpleNamespace(platform="gpu", device_kind="NVIDIA H200", memory_stats=dict)] * 8
+    monkeypatch.setattr(jax_train.jax, "local_devices", lambda: eight)
+    side = JaxSFT.__new__(JaxSFT)
+    side._compile = SimpleNamespace(seconds=0.0)
+    for mesh, devices in ((None, 1), (SimpleNamespace(size=8), 8)):
+        side.mesh = mesh
+        assert side.describe()["devices"] == devices
+
+
+def test_vllm_s_device_is_named_as_jax_names_its_platform():
+    assert [platform_of(kind) for kind in ("cpu", "TPU v6e", "NVIDIA H200")] == ["cpu", "tpu", "gpu"]
+
+
+def test_the_rank_that_fails_is_read_while_the_first_one_waits_for_it(tmp_path, monkeypatch):
+    program = tmp_path / "worker"
+    program.write_text(
+        '#!/bin/bash\nread line; echo \'{"ready": {}, "startup_seconds": 0}\'; read line\n'
+        'case $RANK in 1) echo \'{"error": "out of memory"}\' ;; *) exec sleep 60 ;; esac\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr("w2sr_jax.twin.side.sys.executable", str(program))
+    side = Side("eager", {}, os.environ, ranks=3)
+    try:
+        with pytest.raises(W2SRError, match=r"^eager: out of memory$"):
+            side.ask({})
+    finally:
+        for child in side._children:
+            child.close()
 
 
 def test_a_peer_s_package_that_was_installed_or_renewed_measures_again(tmp_path, monkeypatch):

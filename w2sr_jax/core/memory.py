@@ -46,7 +46,17 @@ def host_free_bytes(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgr
     try:
         limit = (cgroup / "memory.max").read_text().strip()
         if limit != "max":
-            free.append(max(0, int(limit) - int((cgroup / "memory.current").read_text())))
+            used = int((cgroup / "memory.current").read_text())
+            free.append(max(0, int(limit) - used + _idle_cache(cgroup)))
     except (OSError, ValueError):
         pass
     return min(free) if free else None
+
+
+def _idle_cache(cgroup: Path) -> int:
+    """Bytes of files that a container has read and no longer uses, which the kernel gives up when memory is wanted."""
+    try:
+        stat = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+        return int(stat["inactive_file"])
+    except (OSError, KeyError, ValueError):
+        return 0

@@ -74,6 +74,24 @@ class Child:
         except OSError:
             raise self.death() from None
 
+    def has_said(self, patience_s: float) -> bool:
+        """Whether a line is there to be received, now or `patience_s` later.
+
+        Raises:
+            ChildDied: none is, and none will come.
+        """
+        if self._lines:
+            return True
+        dead = self._process.poll() is not None
+        if not select.select([self._output], [], [], 0.0 if dead else patience_s)[0]:
+            if dead:
+                raise self.death()
+            return False
+        if not (chunk := os.read(self._output, 1 << 20)):
+            raise self.death()
+        *self._lines, self._buffer = (self._buffer + chunk).split(b"\n")
+        return bool(self._lines)
+
     def receive(self) -> dict[str, Any]:
         """The next line, waited for as long as the child lives.
 
@@ -81,16 +99,8 @@ class Child:
             ChildDied: with its exit and the last error that it logged.
             W2SRError: what it wrote is no message.
         """
-        while not self._lines:
-            dead = self._process.poll() is not None
-            if not select.select([self._output], [], [], 0.0 if dead else POLL_S)[0]:
-                if dead:
-                    raise self.death()
-                continue
-            if not (chunk := os.read(self._output, 1 << 20)):
-                raise self.death()
-            *whole, self._buffer = (self._buffer + chunk).split(b"\n")
-            self._lines = whole
+        while not self.has_said(POLL_S):
+            pass
         line = self._lines.pop(0)
         try:
             message = json.loads(line)

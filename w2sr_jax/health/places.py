@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -15,6 +16,7 @@ from w2sr_jax.core.topology import GIB
 from w2sr_jax.health.check import FAIL, PASS, WARN, Check
 
 MIB = 1 << 20
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"  # of a model's weights
 
 
 def check_workdir(directory: Path, least_free_gib: float, least_mib_s: float, mib: int) -> Check:
@@ -140,17 +142,39 @@ def check_model(model: str) -> Check:
         found = try_to_load_from_cache(model, "config.json")
     except HFValidationError:
         return Check("model", FAIL, f"{model}: neither a directory nor a hub id", "correct --config.model")
+    part = ""
     if isinstance(found, str):
-        return _weights(Path(found).parent)
+        absent = _absent(Path(found).parent)
+        if not absent or any((Path(found).parent / name).is_symlink() for name in absent):
+            return _weights(Path(found).parent)
+        part = " as a whole"  # a run downloads the rest
     if constants.HF_HUB_OFFLINE:
         remedy = "unset HF_HUB_OFFLINE, or fill the cache first: hf download " + model
-        return Check("model", FAIL, f"{model}: not in the cache, and HF_HUB_OFFLINE is set", remedy)
+        return Check("model", FAIL, f"{model}: not in the cache{part}, and HF_HUB_OFFLINE is set", remedy)
     remedy = "every host will download it at the start; hf download does it before"
-    return Check("model", WARN, f"{model}: neither a directory here nor in the cache yet", remedy)
+    return Check("model", WARN, f"{model}: neither a directory here nor in the cache{part} yet", remedy)
 
 
 def _weights(directory: Path) -> Check:
-    size = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
-    if not size:
-        return Check("model", FAIL, f"{directory}: no safetensors files", "w2sr reads nothing else: convert it first")
+    if absent := _absent(directory):
+        if not any(directory.glob("*.safetensors*")):
+            remedy = "w2sr reads nothing else: convert it first"
+            return Check("model", FAIL, f"{directory}: no safetensors files", remedy)
+        remedy = "fetch the model again, or copy it once more"
+        return Check("model", FAIL, f"{directory}: not there, or not to be read: {', '.join(absent)}", remedy)
+    size = sum(path.stat().st_size for path in directory.glob("*.safetensors") if path.is_file())
     return Check("model", PASS, f"{directory}, {size / GIB:.2f} GiB of weights")
+
+
+def _absent(directory: Path) -> list[str]:
+    """The names of those files, of all that loading the weights will look for, that are not there.
+
+    A link to nothing, which is what a damaged cache holds, is not there either.
+    """
+    names, index = {SINGLE}, directory / INDEX
+    if index.is_file() or index.is_symlink():
+        try:
+            names = set(map(str, json.loads(index.read_bytes())["weight_map"].values()))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return [INDEX]
+    return sorted(name for name in names if not (directory / name).is_file())

@@ -53,6 +53,11 @@ def groups(directory: Path) -> list[Path]:
     return sorted((path for path in directory.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
 
 
+def without_old_logprobs(directory: Path) -> list[Path]:
+    """Those groups, of rollouts, that nobody has given logprobs of the weights at the start yet."""
+    return [group for group in groups(directory) if not (group / "old_logprobs_BT.npy").exists()]
+
+
 def read_batch(directory: Path, number: int) -> dict[str, np.ndarray]:
     """Batch `number`; after the last one comes the first again."""
     return read_arrays(directory / str(number % len(groups(directory))))

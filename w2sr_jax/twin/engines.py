@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from w2sr_jax.core.config import VllmConfig
@@ -55,6 +56,12 @@ def sampling(load: dict[str, Any]) -> Sampling:
     return Sampling(max_tokens=load["max_tokens"], temperature=load["temperature"])
 
 
+def batches(prompts: Sequence[list[int]], size: int) -> list[list[int]]:
+    """Which prompts transformers answers together: longest first, as the JAX engine orders them."""
+    order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
+    return [order[first : first + size] for first in range(0, len(order), size)]
+
+
 class VllmGenerate(JaxGenerate):
     """The same with vLLM as for throughput: compiled, and without a seed for each request, which draws row by row.
 
@@ -81,9 +88,16 @@ class VllmGenerate(JaxGenerate):
         about = self.engine.describe()
         return {
             "versions": {"vllm": about["version"]},
-            "platform": "cpu" if about["device_kind"] == "cpu" else "gpu",
+            "platform": platform_of(about["device_kind"]),
             "device": about["device_kind"],
             "devices": 1,
             "device_peak_bytes": None,
             "settings": "compiled, without seeds",
         }
+
+
+def platform_of(device_kind: str) -> str:
+    """As JAX names it, of the device that vLLM names."""
+    if device_kind == "cpu":
+        return "cpu"
+    return "tpu" if device_kind.upper().startswith("TPU") else "gpu"

@@ -9,6 +9,7 @@ import numpy as np
 from absl import logging
 
 from w2sr_jax.core.tool_config import CompareConfig
+from w2sr_jax.twin.engines import batches
 from w2sr_jax.twin.sides import OURS, Requests, Sides, groups
 from w2sr_jax.twin.training import in_turn
 
@@ -46,6 +47,9 @@ def generate_all(config: CompareConfig, vocab_size: int, threads: int, env: Mapp
                         "first_seconds": {load: one["seconds"] for load, one in first[name].items()},
                         "runs": runs[name],
                     }
+                    if (scale := tail_scale(requests[name])) != 1:
+                        found[name]["runs"][TAIL] = [(tokens * scale, seconds) for tokens, seconds in runs[name][TAIL]]
+                        found[name]["settings"] += f", one batch's long-tailed rate times {scale:.3f} for that of all"
             missing |= sides.missing
     ours = greedy.pop(OURS)
     answers = {name: same_answers(ours, one, config.sft.train.dtype) for name, one in greedy.items()}
@@ -79,9 +83,29 @@ def _requests(config: CompareConfig, vocab_size: int, threads: int) -> tuple[Req
     }
     sides = {OURS: "jax_generate", "transformers": "torch_generate", "vllm": "vllm_generate"}
     requests = {name: common | {"side": side} for name, side in sides.items()}
-    if tail_count > batch:  # `generate` refills nothing: one batch has the rate of all, in a fraction of the time
+    if tail_count > batch:
+        # `generate` refills nothing: one batch says how long a decoding step takes, in a fraction of the time.
         requests["transformers"]["loads"] = loads | {TAIL: loads[TAIL] | {"prompts": batch}}
     return requests, named
+
+
+def tail_scale(request: Mapping[str, Any]) -> float:
+    """What the long-tailed rate of a side that answers some of the prompts is multiplied with, to be that of all.
+
+    Batches go on until their longest answer, so a decoding step yields more useful tokens in some than in others; the
+    limits say how many. Prompts' own passes are taken to be the same share of the time in each.
+    """
+    if not (load := request["loads"].get(TAIL)):
+        return 1.0
+    limits, prompts, batch = load["limits"], request["prompts"], request["batch"]
+    whole, part = (tokens_a_step(prompts[:count], limits[:count], batch) for count in (len(limits), load["prompts"]))
+    return whole / part
+
+
+def tokens_a_step(prompts: Sequence[list[int]], limits: Sequence[int], batch: int) -> float:
+    """Tokens of answers that a decoding step yields on average, where a batch goes on until its longest answer."""
+    steps = sum(max(limits[place] for place in places) for places in batches(prompts, batch))
+    return sum(limits) / steps
 
 
 def _turns(turns: int, sides: Sides, loads: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -22,7 +22,7 @@ from w2sr_jax.learn.pace import settled
 from w2sr_jax.learn.state import init_state, shard_batch
 from w2sr_jax.learn.step import RolloutBatch, make_grpo_step, make_logprob_fn, make_sft_step
 from w2sr_jax.model import hf
-from w2sr_jax.twin.dump import groups, read_arrays, read_batch, write_arrays
+from w2sr_jax.twin.dump import groups, read_arrays, read_batch, without_old_logprobs, write_arrays
 
 
 class JaxSFT:
@@ -78,13 +78,11 @@ class JaxSFT:
 
     def describe(self) -> dict[str, Any]:
         """What ran, and how long JAX traced and compiled until now."""
-        return describe() | {"compile_seconds": self._compile.seconds}
+        return describe(1 if self.mesh is None else self.mesh.size) | {"compile_seconds": self._compile.seconds}
 
 
 class JaxGRPO(JaxSFT):
     """One update of `w2sr grpo` at a time, on rollouts from disk: reference logprobs of a minibatch, then its update.
-
-    Rollouts without old logprobs are given those of the weights as they are at the start, for the other sides too.
 
     Args:
         request: as for `JaxSFT`, and loss (a config as dict).
@@ -95,17 +93,34 @@ class JaxGRPO(JaxSFT):
             self.graphdef, self.optimizer, GRPOLossConfig(**request["loss"]), self.train, self.mesh
         )
         self.logprobs = make_logprob_fn(self.graphdef, self.train, self.mesh)
-        # The first update takes params over; the copy is as fine as that of learn/policy.py.
-        self.reference = jax.tree.map(lambda x: jnp.array(x, self.train.dtype), params)
-        for group in groups(self.batches):
-            arrays = read_arrays(group)
-            if "old_logprobs_BT" not in arrays:
-                old = np.asarray(self.logprobs(params, self.place(rollout(arrays))))
-                write_arrays(group, arrays | {"old_logprobs_BT": old})
+        self.reference = frozen(params, self.train.dtype)
 
     def batch(self, arrays: dict[str, np.ndarray]) -> Any:
         one = self.place(rollout(arrays))
         return dataclasses.replace(one, ref_logprobs_BT=settled(self.logprobs(self.reference, one)))
+
+
+class OldLogprobs(JaxSFT):
+    """Gives rollouts on disk that have no old logprobs those of the weights as they are at the start, for all sides.
+
+    In a process before those that are measured, which then start and compile alike, be the rollouts new or not.
+    """
+
+    def prepare(self, request: dict[str, Any], params: Any) -> None:
+        logprobs = make_logprob_fn(self.graphdef, self.train, self.mesh)
+        for group in without_old_logprobs(self.batches):
+            arrays = read_arrays(group)
+            old = np.asarray(logprobs(params, self.place(rollout(arrays))))
+            write_arrays(group, arrays | {"old_logprobs_BT": old})
+
+
+def frozen(params: Any, dtype: str) -> Any:
+    """The reference: a copy, since the first update takes params over, as fine as that of learn/policy.py."""
+
+    def copy(path: Any, x: jax.Array) -> jax.Array:
+        return jnp.array(x, None if "norm" in jax.tree_util.keystr(path) else dtype)
+
+    return jax.tree_util.tree_map_with_path(copy, params)
 
 
 def rollout(arrays: dict[str, np.ndarray]) -> RolloutBatch:
@@ -124,8 +139,12 @@ def set_precision(dtype: str) -> None:
         jax.config.update("jax_default_matmul_precision", "highest")
 
 
-def describe() -> dict[str, Any]:
-    """Versions, devices, and the allocator's peak where the device has one of its own."""
+def describe(used: int = 1) -> dict[str, Any]:
+    """Versions, devices, and the allocator's peak where the device has one of its own.
+
+    Args:
+        used: devices that the work is on; of a CPU all are one.
+    """
     devices = jax.local_devices()
     stats = [device.memory_stats() or {} for device in devices]
     peaks = [one["peak_bytes_in_use"] for one in stats if "peak_bytes_in_use" in one]
@@ -133,6 +152,6 @@ def describe() -> dict[str, Any]:
         "versions": {"jax": jax.__version__},
         "platform": devices[0].platform,
         "device": devices[0].device_kind,
-        "devices": 1 if devices[0].platform == "cpu" else len(devices),
+        "devices": 1 if devices[0].platform == "cpu" else used,
         "device_peak_bytes": max(peaks) if peaks else None,
     }

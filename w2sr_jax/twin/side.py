@@ -14,7 +14,7 @@ import w2sr_jax
 from w2sr_jax.core.allocator import TUNABLES
 from w2sr_jax.core.errors import W2SRError
 from w2sr_jax.core.rows import on_cpu
-from w2sr_jax.engine.child import Child
+from w2sr_jax.engine.child import POLL_S, Child
 
 ROOT = Path(w2sr_jax.__file__).parent.parent
 
@@ -80,17 +80,20 @@ class Side:
         self.startup_seconds: float = answer["startup_seconds"]
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Sends a request to every rank and waits for all.
+        """Sends a request to every rank and waits for all, or for the first that fails: others may wait for that one.
 
         Raises:
             W2SRError: a process died or gave up; one line.
         """
         for child in self._children:
             child.send(request)
-        answers = [child.receive() for child in self._children]
-        for answer in answers:
-            if "error" in answer:
-                raise W2SRError(f"{self.name}: {answer['error']}")
+        answers: dict[int, dict[str, Any]] = {}
+        while len(answers) < len(self._children):
+            for rank, child in enumerate(self._children):
+                if rank not in answers and child.has_said(POLL_S / len(self._children)):
+                    answers[rank] = child.receive()
+                    if "error" in answers[rank]:
+                        raise W2SRError(f"{self.name}: {answers[rank]['error']}")
         return answers[0]
 
     def close(self) -> None:

@@ -42,7 +42,7 @@ class Sides:
         platform: what ours runs on.
 
     Raises:
-        W2SRError: ours could not start, or a peer runs on another kind of device than ours.
+        W2SRError: ours could not start.
     """
 
     def __init__(self, requests: Requests, env: Mapping[str, str], platform: str = ""):
@@ -79,23 +79,29 @@ class Sides:
         self.close()
 
     def _start(self, name: str, request: dict[str, Any], env: Mapping[str, str]) -> None:
+        count = ranks(request, env)
+        if count == 1 and request["side"] in RANKED:  # TRL's trainer takes every GPU that its one process sees
+            env = {**env, "CUDA_VISIBLE_DEVICES": env.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]}
         try:
-            side = Side(name, request, env, gpus(env) if request["side"] in RANKED else 1)
+            side = Side(name, request, env, count)
         except W2SRError as error:
             if name == OURS:
                 raise
             known = isinstance(error, MissingPackage) and WITHOUT.get(str(error))
             self.missing[name] = known or f"it could not start: {error}"
             return
-        self.alive[name] = side
         found = side.about["platform"]
         if name == OURS:
             self.platform = found
         elif found != self.platform:
-            raise W2SRError(
-                f"{name} runs on {found} and ours on {self.platform}, which is no comparison: install JAX for the "
-                "accelerator (make setup EXTRAS=cuda), or set JAX_PLATFORMS=cpu to compare on the CPU"
+            side.close()
+            self.missing[name] = (
+                f"it runs on {found} and ours on {self.platform}, which is no comparison: install both for the same "
+                "device (make setup EXTRAS=cuda), or set JAX_PLATFORMS=cpu to compare on the CPU"
             )
+            logging.warning("%s: left out: %s", name, self.missing[name])
+            return
+        self.alive[name] = side
         logging.info("%s: started in %.1f s", name, side.startup_seconds)
 
 
@@ -104,6 +110,11 @@ def groups(requests: Requests, env: Mapping[str, str]) -> list[Requests]:
     return [{name: one} for name, one in requests.items()] if accelerators(env) else [requests]
 
 
-def gpus(env: Mapping[str, str]) -> int:
-    """Ranks of a PyTorch side: one a GPU that may be used, or one. No library is asked: it would claim them."""
+def ranks(request: Mapping[str, Any], env: Mapping[str, str]) -> int:
+    """Processes of a side: of PyTorch's one a GPU that may be used, or one. No library is asked: it would claim them.
+
+    Ours takes one device, however many there are, where its mesh is of one.
+    """
+    if request["side"] not in RANKED or set(request["mesh"].values()) == {1}:
+        return 1
     return max(1, len(nvidia_gpus(env)))

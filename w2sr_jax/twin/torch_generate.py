@@ -9,10 +9,11 @@ import torch
 import transformers
 
 from w2sr_jax.twin import torch_model as twin
+from w2sr_jax.twin.engines import batches
 
 
 class TorchGenerate:
-    """Answers the prompts of a request in batches, longest prompts first, as the JAX engine orders them.
+    """Answers the prompts of a request in `engines.batches`.
 
     Args:
         request: as for `engines.JaxGenerate`.
@@ -30,10 +31,9 @@ class TorchGenerate:
     def generate(self, name: str) -> tuple[list[list[int]], float]:
         """(every answer's tokens, seconds)."""
         began = time.perf_counter()
-        order = sorted(range(self.loads[name]["prompts"]), key=lambda i: -len(self.prompts[i]))
-        answers: list[list[int]] = [[] for _ in order]
-        for first in range(0, len(order), self.batch):
-            places = order[first : first + self.batch]
+        count = self.loads[name]["prompts"]
+        answers: list[list[int]] = [[] for _ in range(count)]
+        for places in batches(self.prompts[:count], self.batch):
             for place, answer in zip(places, self._answer(places, self.loads[name]), strict=True):
                 answers[place] = answer
         twin.synchronize(self.device)

@@ -89,14 +89,22 @@ transformers.AttentionInterface.register(VARLEN, varlen)
 transformers.AttentionMaskInterface.register(VARLEN, lambda *_, **__: None)
 
 
-def load(directory: str | Path, device: torch.device, remat: str, dtype: str) -> Any:
+def load(directory: str | Path, device: torch.device, remat: str, dtype: str, frozen: bool = False) -> Any:
     """float32 master weights of a Hugging Face directory, in training mode.
 
     Gradient checkpointing is of whole layers, whatever remat keeps beside their inputs; "none" is none.
+
+    Args:
+        frozen: never trained, and so no finer than what a pass computes in, but for norms: as our reference.
     """
-    model = transformers.AutoModelForCausalLM.from_pretrained(
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(
         directory, dtype=torch.float32, attn_implementation=attention(device, dtype)
     )
+    if frozen:
+        model.requires_grad_(False)
+        for name, parameter in model.named_parameters():
+            if "norm" not in name:
+                parameter.data = parameter.data.to(getattr(torch, dtype))
     if remat != "none":
         model.gradient_checkpointing_enable({"use_reentrant": False})
     model.train().to(device)

@@ -143,7 +143,7 @@ class TorchGRPO(TorchSFT):
     def prepare(self, request: dict[str, Any]) -> None:
         loss = GRPOLossConfig(**request["loss"])
         weights = (loss.clip_low, loss.clip_high, loss.kl, loss.entropy)
-        self.reference = twin.load(request["model"], self.device, "none", self.dtype).requires_grad_(False)
+        self.reference = twin.load(request["model"], self.device, "none", self.dtype, frozen=True)
         policy = torch.compile(policy_sum) if request["compile"] else policy_sum
         self.reference_logprobs = torch.compile(logprobs) if request["compile"] else logprobs
         self.loss_sum = lambda rows, packed: policy(self.model, self.with_reference(rows, packed), packed, weights)

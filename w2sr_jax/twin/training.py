@@ -8,6 +8,7 @@ besides meets all sides alike.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 from absl import logging
 
 from w2sr_jax.core.tool_config import CompareConfig
+from w2sr_jax.twin.dump import without_old_logprobs
+from w2sr_jax.twin.side import Side
 from w2sr_jax.twin.sides import OURS, Sides, groups
 
 TRL = "trl"
@@ -61,6 +64,8 @@ def train_all(
         "total": total,
         "threads": threads,
     }
+    if kind == "grpo" and without_old_logprobs(directory / "batches"):
+        Side(OURS, common | {"side": "jax_old_logprobs"}, env).close()
     requests: dict[str, dict[str, Any]] = {OURS: {"side": f"jax_{kind}"}}
     for peer in config.peers:
         if peer != TRL:
@@ -107,7 +112,7 @@ def agreement(
 
     def largest(a: list[float], b: list[float], least: float) -> tuple[float, int]:
         gaps = [
-            abs(x - y) / max(abs(x), least, 1e-30) if x == x and y == y else float("inf")
+            abs(x - y) / max(abs(x), least, 1e-30) if math.isfinite(x) and math.isfinite(y) else math.inf
             for x, y in zip(a, b, strict=True)
         ]
         step = max(range(len(gaps)), key=gaps.__getitem__)

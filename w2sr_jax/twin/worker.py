@@ -34,6 +34,7 @@ STARTED = time.perf_counter()
 SIDES = {
     "jax_sft": ("w2sr_jax.twin.jax_train", "JaxSFT"),
     "jax_grpo": ("w2sr_jax.twin.jax_train", "JaxGRPO"),
+    "jax_old_logprobs": ("w2sr_jax.twin.jax_train", "OldLogprobs"),
     "jax_generate": ("w2sr_jax.twin.engines", "JaxGenerate"),
     "torch_sft": ("w2sr_jax.twin.torch_train", "TorchSFT"),
     "torch_grpo": ("w2sr_jax.twin.torch_train", "TorchGRPO"),
