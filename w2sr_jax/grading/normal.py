@@ -15,13 +15,14 @@ from fractions import Fraction
 _UNICODE = str.maketrans(
     {"−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ",
      "≥": r"\ge ", "∪": r"\cup ", "∈": r"\in ", "°": r"^\circ ", "√": r"\sqrt ", "±": r"\pm ", "≠": r"\ne ",
-     "²": "^2", "³": "^3", "½": r"\frac{1}{2}", "，": ",", "％": "%", "\u00a0": " ", "\u202f": " "}
+     "²": "^2", "³": "^3", "≈": r"\approx ", "½": r"\frac{1}{2}", "，": ",", "％": "%", "\u00a0": " ", "\u202f": " "}
 )  # fmt: skip
 _REPLACE = [
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\(?:left|right)\s*\.|\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits)(?![A-Za-z])"), ""),
     (re.compile(r"(?<!\\)\\[!,()\[\]]"), ""),  # not the row separator in `\\[`
-    (re.compile(r"\\[;: ]|\\q?quad(?![A-Za-z])|~"), " "),
+    (re.compile(r"\\\\\s*\[\s*-?[\d.]+\s*[a-z]{2}\s*\]"), r"\\\\ "),  # `\\[4pt]` ends a row, too
+    (re.compile(r"(?<!\\)\\[;: ]|\\q?quad(?![A-Za-z])|~"), " "),
     (re.compile(r"(?<!\\)\$"), ""),
     (re.compile(r"\{,\}"), ","),
     (re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|\\degree(?![A-Za-z])"), r"^\\circ "),
