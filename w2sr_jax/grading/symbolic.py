@@ -15,6 +15,10 @@ _BARE_MACROS = re.compile(
 )
 _INFINITY = re.compile(r"(?<![A-Za-z\\])(?:infinity|inf|oo)(?![A-Za-z])")
 _SQRT = re.compile(r"(?<![A-Za-z\\])sqrt\s*(\((?:[^()]|\([^()]*\))*\))")
+# `2/3\pi` is 2/3 of pi: math-verify divides by all that stands behind the slash. Not in `x^1/2` or `a/2/3`.
+_SLASH = re.compile(r"(?<![\w.})\]^/])(\d+)/(\d+)(?=\s*(?:\\[A-Za-z]|[A-Za-z(]))")
+# math-verify reads `E_1` as the number e with an index, which it cannot, and `I_1` as the imaginary unit
+_INDEXED_CONSTANT = re.compile(r"(?<![\\A-Za-z])([EIe])(?=_)")
 _EXPONENT = re.compile(r"\^(-?\d{2,}|-\d)(?![\d.])")
 _EXPONENT_GROUP = re.compile(r"\^\(((?:[^()]|\([^()]*\))*)\)")
 _SCIENTIFIC = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?\d{1,3})(?![\w.])")
@@ -41,7 +45,7 @@ def parse(text: str) -> list[Any]:
     """math-verify's reading: [sympy expression, normalised text], or only the text where it cannot be parsed."""
     from math_verify import parse as parse_math
 
-    # Always inside a box, and never its plain-expression reading, which picks one number out of what it cannot parse.
+    # Always inside a box, and never its other readings, which pick one number out of what they cannot parse.
     return parse_math("\\boxed{" + to_latex(text) + "}", _targets(), parsing_timeout=None)
 
 
@@ -55,7 +59,8 @@ def _targets() -> tuple[Any, ...]:
     normalization = NormalizationConfig(
         basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all", equations=False
     )
-    return (LatexExtractionConfig(normalization_config=normalization),)
+    # Without try_extract_without_anchor=False it takes 2/3 for a whole answer that holds \frac{2}{3}.
+    return (LatexExtractionConfig(normalization_config=normalization, try_extract_without_anchor=False),)
 
 
 def to_latex(text: str) -> str:
@@ -73,6 +78,8 @@ def to_latex(text: str) -> str:
     text = _SCIENTIFIC.sub(r"\1 \\times 10^{\2}", text)
     text = _INFINITY.sub(r"\\infty ", text)
     text = _BARE_MACROS.sub(r"\\\1 ", text)
+    text = _INDEXED_CONSTANT.sub(r"\\mathcal{\1}", text)
+    text = _SLASH.sub(r" \\frac{\1}{\2}", text)
     for original in protected:
         text = text.replace("\x00", original, 1)
     return text
