@@ -22,6 +22,10 @@ _INDEXED_CONSTANT = re.compile(r"(?<![\\A-Za-z])([EIe])(?=_)")
 _EXPONENT = re.compile(r"\^(-?\d{2,}|-\d)(?![\d.])")
 _EXPONENT_GROUP = re.compile(r"\^\(((?:[^()]|\([^()]*\))*)\)")
 _SCIENTIFIC = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?\d{1,3})(?![\w.])")
+# Where i counts something, or is a direction: the index of a variable, a sum, a unit vector
+_NO_IMAGINARY = re.compile(
+    r"_\s*(?:i(?![A-Za-z])|\{[^{}]*(?<![\\A-Za-z])i(?![A-Za-z]))|\\(?:sum|prod|mathbf|boldsymbol|vec|hat)(?![A-Za-z])"
+)
 _TEXT = re.compile(r"\\(?:text|mathrm|mbox)\s*\{[^{}]*\}")
 # `\text{ cm}` or `\mathrm{m}/\mathrm{s}^2` after an expression; not the imaginary unit or e in roman type
 _TRAILING_UNIT = re.compile(
@@ -37,7 +41,9 @@ def math_verify_equal(given: str, gold: str) -> bool:
     if not ours or not theirs:
         return False
     if not verify(theirs, ours, strict=True, allow_set_relation_comp=True, timeout_seconds=None):
-        return _symbol_equals(ours[0], theirs[0])
+        if _symbol_equals(ours[0], theirs[0]):
+            return True
+        return not _NO_IMAGINARY.search(given + " " + gold) and _equal_as_complex(ours[0], theirs[0])
     return "%" in given + gold or _close(ours[0], theirs[0])
 
 
@@ -92,6 +98,27 @@ def _symbol_equals(a: Any, b: Any) -> bool:
     if not (isinstance(a, Symbol) or isinstance(b, Symbol)) or not (isinstance(a, Expr) and isinstance(b, Expr)):
         return False
     return simplify(a.doit() - b.doit()) == 0
+
+
+def _equal_as_complex(a: Any, b: Any) -> bool:
+    """Whether they are equal once i, a variable like any other to math-verify, is the imaginary unit."""
+    from sympy import Expr, I, Rational, Symbol, expand, simplify
+
+    if not (isinstance(a, Expr) and isinstance(b, Expr)):
+        return False
+    symbols = a.free_symbols | b.free_symbols
+    if not any(symbol.name == "i" for symbol in symbols):
+        return False
+    # math-verify calls the other variables real in one text and not real in the next
+    named = {s: I if s.name == "i" else Symbol(s.name, real=True) for s in symbols}
+    difference = (a.xreplace(named) - b.xreplace(named)).doit()
+    point = {s: Rational(7 + n, 5) for n, s in enumerate(sorted(difference.free_symbols, key=str))}
+    try:  # most are far apart at one point already, and need no algebra
+        if abs(complex(difference.subs(point).evalf(15))) > 1e-9:
+            return False
+    except (TypeError, ValueError, OverflowError, ZeroDivisionError):
+        return False
+    return bool(simplify(expand(difference, complex=True)) == 0)
 
 
 def _close(a: Any, b: Any) -> bool:
