@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
-from w2sr_jax.grading.normal import clean, is_word, key, plain_number
+from w2sr_jax.grading.normal import clean, is_word, key, plain_number, units_agree
 
 Leaf = Callable[[str, str], bool]
 
@@ -22,6 +22,7 @@ _AND = re.compile(r",?\s*\\text\s*\{[\s,]*(?:and|or)\s*\}\s*|,?\s+(?:and|or)\s+|
 _OR = re.compile(r",?\s*\\text\s*\{[\s,]*or\s*\}\s*|,?\s+or\s+|\\(?:cup|lor)(?![A-Za-z])")
 _SIGNS = re.compile(r"\\([pm])[pm](?![A-Za-z])")
 _RELATION = re.compile(r"(?<![<>!:\\=])=(?!=)|\\in(?![A-Za-z])|\\approx(?![A-Za-z])")
+_ZEROS_GROUP = re.compile(r",0\d")
 _SUBSCRIPT = re.compile(r"_\s*(?:\{[^{}]*\}|\\?[A-Za-z0-9]+)|'")
 _ARGUMENTS = re.compile(r"\([^()]*\)")
 _BASE = re.compile(r"^(-?[0-9A-Z.]+)_\s*\{?\s*(?:\\text\s*\{[^{}]*\})?\s*(\d+|\\text\{[a-z ]+\})\s*\}?$")
@@ -40,7 +41,7 @@ def equivalent(given: str, gold: str, leaf: Leaf, depth: int = 0) -> bool:
     given, gold = clean(given), clean(gold)
     if (r"\cup" in given) != (r"\cup" in gold) and (ours := _alternatives(given)) and (theirs := _alternatives(gold)):
         return len(ours) == len(theirs) <= MAX_ITEMS and _sets_equal(ours, theirs, leaf, depth + 1)
-    given_list, gold_list = _split(given), _split(gold)
+    given_list, gold_list = _items(given), _items(gold)
     if given_list and gold_list:
         return _lists_equal(given_list, gold_list, leaf, depth + 1)
     if (given_list and plain_number(gold)) or (gold_list and plain_number(given)):
@@ -66,11 +67,12 @@ def compare_exactly(given: str, gold: str) -> bool | None:
     1/3 but 3e-8 is not 5e-8. A unit may be missing on one side; two different units differ. 5% agrees with 5 and 0.05.
     """
     one, two = key(given), key(gold)
-    if one == two:
-        return bool(one)
     first, second = plain_number(given), plain_number(gold)
+    same_unit = not (first and second) or units_agree(first.unit, second.unit)
+    if one == two and same_unit:
+        return bool(one)
     if first and second:
-        if first.unit == second.unit or not (first.unit and second.unit):
+        if same_unit:
             values = [(first.value, second.value)]
             if first.unit == "%" and second.unit == "":
                 values.append((first.value / 100, second.value))
@@ -106,6 +108,11 @@ def is_astronomical(text: str) -> bool:
             return True
         exponent = int(number[:9]) ** exponent
     return exponent > 100_000
+
+
+def _items(text: str) -> tuple[str, list[str]] | None:
+    """The parts of a list; `10,080` is none, while `100,200` may be one."""
+    return None if _ZEROS_GROUP.search(text) and plain_number(text) else _split(text)
 
 
 def _split(text: str) -> tuple[str, list[str]] | None:

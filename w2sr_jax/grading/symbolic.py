@@ -10,6 +10,8 @@ import logging
 import re
 from typing import Any
 
+from w2sr_jax.grading.normal import is_no_unit, unwrap_text
+
 _BARE_MACROS = re.compile(
     r"(?<![A-Za-z\\])(pi|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|ln|log|exp|theta|alpha|beta)(?![A-Za-z])"
 )
@@ -37,6 +39,8 @@ def math_verify_equal(given: str, gold: str) -> bool:
     """Whether math-verify finds the cleaned answers equal, and its rounding did not make them so."""
     from math_verify import verify
 
+    if _has_no_unit(given) or _has_no_unit(gold):  # math-verify drops the words: `5\text{ million}` would be 5
+        return False
     ours, theirs = parse(given), parse(gold)
     if not ours or not theirs:
         return False
@@ -67,6 +71,12 @@ def _targets() -> tuple[Any, ...]:
     )
     # Without try_extract_without_anchor=False it takes 2/3 for a whole answer that holds \frac{2}{3}.
     return (LatexExtractionConfig(normalization_config=normalization, try_extract_without_anchor=False),)
+
+
+def _has_no_unit(text: str) -> bool:
+    """Whether the answer ends in words that are no unit but change its value."""
+    words = _TRAILING_UNIT.search(text)
+    return words is not None and is_no_unit(unwrap_text(words[0]))
 
 
 def to_latex(text: str) -> str:
