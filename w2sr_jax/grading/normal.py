@@ -17,6 +17,7 @@ _UNICODE = str.maketrans(
      "≥": r"\ge ", "∪": r"\cup ", "∈": r"\in ", "°": r"^\circ ", "√": r"\sqrt ", "±": r"\pm ", "≠": r"\ne ",
      "²": "^2", "³": "^3", "≈": r"\approx ", "½": r"\frac{1}{2}", "，": ",", "％": "%", "\u00a0": " ", "\u202f": " "}
 )  # fmt: skip
+_FUNCTIONS = "arcsin|arccos|arctan|sin|cos|tan|cot|csc|sinh|cosh|tanh|ln|log|exp"  # not sec, a unit
 _REPLACE = [
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\(?:left|right)\s*\.|\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits)(?![A-Za-z])"), ""),
@@ -28,6 +29,9 @@ _REPLACE = [
     (re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|\\degree(?![A-Za-z])"), r"^\\circ "),
     (re.compile(r"\\(?:leq|leqslant)(?![A-Za-z])"), r"\\le"),
     (re.compile(r"\\(?:geq|geqslant)(?![A-Za-z])"), r"\\ge"),
+    (re.compile(r"\\lbrace(?![A-Za-z])"), r"\\{"),
+    (re.compile(r"\\rbrace(?![A-Za-z])"), r"\\}"),
+    (re.compile(rf"\\(?:mathrm|operatorname|text)\s*\{{\s*({_FUNCTIONS})\s*\}}"), r"\\\1 "),
 ]
 _TEXT = re.compile(
     r"\\(?:text|mathrm|mbox|hbox|textbf|textit|textrm|texttt|mathbf|mathit|mathsf|operatorname)\*?\s*\{([^{}]*)\}"
@@ -155,9 +159,7 @@ def _value(match: re.Match[str]) -> Fraction | None:
         return None if Fraction(bottom) == 0 else Fraction(top) / Fraction(bottom)
 
     if match["period"]:
-        start, period = match["start"], match["period"]
-        part = Fraction(int(period), (10 ** len(period) - 1) * 10 ** len(start.partition(".")[2]))
-        return Fraction(f"0{start}0") + part
+        return _repeating(match["start"], match["period"])
     if match["whole"]:
         part = ratio(match["mtop"] or match["mtop2"], match["mbot"] or match["mbot2"])
         return None if part is None else int(match["whole"]) + part
@@ -169,6 +171,12 @@ def _value(match: re.Match[str]) -> Fraction | None:
     base = ratio(match["num"].replace(",", "").replace(" ", "").rstrip("."), match["den"] or "1")
     exponent = match["e"] or match["p"]
     return base if base is None or not exponent else base * Fraction(10) ** int(exponent)
+
+
+def _repeating(start: str, period: str) -> Fraction:
+    r"""0.1\overline{6}, of which `0.1` is the start."""
+    digits = len(start.partition(".")[2])
+    return Fraction(f"0{start}0") + Fraction(int(period), (10 ** len(period) - 1) * 10**digits)
 
 
 def _unit(rest: str) -> str | None:
@@ -185,7 +193,7 @@ def _unit(rest: str) -> str | None:
     words = re.findall(r"[A-Za-zµμ]+", bare)
     if len(bare) > 60 or not words or not _UNIT.match(_UNIT_POWER.sub("", bare)) or is_no_unit(bare):
         return None
-    macro = rest.lstrip().startswith("\\")
+    macro = rest.lstrip(" /").startswith("\\")
     if not macro and not (rest[:1] == " " and (len(words[0]) >= 3 or _SHORT_UNITS.match(words[0]))):
         return None  # `5xy` and `5 m` may be products
     if len(words[0]) == 1 and words[0] not in _LETTER_UNITS:
