@@ -47,6 +47,9 @@ def equivalent(given: str, gold: str, leaf: Leaf, depth: int = 0) -> bool:
     given, gold = clean(given), clean(gold)
     if (r"\cup" in given) != (r"\cup" in gold) and (ours := _alternatives(given)) and (theirs := _alternatives(gold)):
         return len(ours) == len(theirs) <= MAX_ITEMS and _sets_equal(ours, theirs, leaf, depth + 1)
+    name, sign, number = given.rpartition("=")
+    if sign and "," not in name and plain_number(number) and _is_name([name, number]) and compare_exactly(number, gold):
+        return True  # `x = 10,080` is no list
     given_list, gold_list = _items(given), _items(gold)
     if (chain := _between(given)) and not (gold_list and gold_list[0] == ""):
         return equivalent(chain, gold, leaf, depth + 1)
