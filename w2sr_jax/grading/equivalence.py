@@ -232,7 +232,7 @@ def _sides(text: str) -> list[str]:
             sides.append(text[start : match.start()].strip())
             start = match.end()
     sides.append(text[start:].strip())
-    if len(sides) == 2 and _VARIABLE.fullmatch(sides[1]) and not _LETTER.search(sides[0]):
+    if len(sides) == 2 and "=" in text and _VARIABLE.fullmatch(sides[1]) and not _LETTER.search(sides[0]):
         sides.reverse()  # `5=x`
     return sides if all(sides) else [text]
 

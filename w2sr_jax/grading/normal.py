@@ -31,7 +31,7 @@ _REPLACE = [
     (re.compile(r"\\(?:geq|geqslant)(?![A-Za-z])"), r"\\ge"),
     (re.compile(r"\\lbrace(?![A-Za-z])"), r"\\{"),
     (re.compile(r"\\rbrace(?![A-Za-z])"), r"\\}"),
-    (re.compile(rf"\\(?:mathrm|operatorname|text)\s*\{{\s*({_FUNCTIONS})\s*\}}"), r"\\\1 "),
+    (re.compile(rf"\\(?:mathrm|operatorname|text)\s*\{{\s*({_FUNCTIONS})\s*\}}(?=\s*\S)"), r"\\\1 "),
 ]
 _TEXT = re.compile(
     r"\\(?:text|mathrm|mbox|hbox|textbf|textit|textrm|texttt|mathbf|mathit|mathsf|operatorname)\*?\s*\{([^{}]*)\}"
@@ -72,8 +72,8 @@ _SPELLED_UNITS = {
 }  # fmt: skip
 _MONEY = frozenset(("$", "€", "£"))
 _NOT_UNITS = re.compile(
-    r"\b(?:hundred|thousand|million|billion|trillion|dozen|or|and|pi|sqrt|sin|cos|tan|log|ln|exp|mod|times(?!\W*$)|infty|to|"
-    r"infinity|base|over|plus|minus|choose|half|halves|"
+    r"\b(?:hundred|thousand|million|billion|trillion|dozen|or|and|pi|sqrt|sin|cos|tan|log|ln|exp|mod|times(?!\W*$)|"
+    r"infty|to|infinity|base|over|plus|minus|choose|half|halves|"
     r"(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|hundredth|thousandth|millionth)s?)\b"
     r"|^[\s(]*(?:squared|cubed|factorial)\b",
     re.IGNORECASE,

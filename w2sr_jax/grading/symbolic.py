@@ -39,7 +39,7 @@ def math_verify_equal(given: str, gold: str) -> bool:
     """Whether math-verify finds the cleaned answers equal, and its rounding did not make them so."""
     from math_verify import verify
 
-    if _has_no_unit(given) or _has_no_unit(gold):  # math-verify drops the words: `5\text{ million}` would be 5
+    if _magnitude(given) != _magnitude(gold):  # math-verify drops the words: `5\text{ million}` would be 5
         return False
     ours, theirs = parse(given), parse(gold)
     if not ours or not theirs:
@@ -73,10 +73,11 @@ def _targets() -> tuple[Any, ...]:
     return (LatexExtractionConfig(normalization_config=normalization, try_extract_without_anchor=False),)
 
 
-def _has_no_unit(text: str) -> bool:
-    """Whether the answer ends in words that are no unit but change its value."""
-    words = _TRAILING_UNIT.search(text)
-    return words is not None and is_no_unit(unwrap_text(words[0]))
+def _magnitude(text: str) -> str:
+    """The words at the end of an answer that are no unit but change its value; nothing where there are none."""
+    match = _TRAILING_UNIT.search(text)
+    words = " ".join(unwrap_text(match[0]).split()) if match else ""
+    return words if is_no_unit(words) else ""
 
 
 def to_latex(text: str) -> str:
