@@ -26,6 +26,11 @@ from w2sr_jax.grading.normal import key, plain_number
         ("#### -1,234", "-1,234"),
         ("The answer is:\n5", "5"),
         ("The answer is\n\n$$\n\\frac{1}{2}\n$$\n\nas claimed.", "\\frac{1}{2}"),
+        ("The answer is $18 because she had $20.", "$18"),
+        ("The answer is 5, because x.", "5"),
+        ("The answer is 72 clips, which is the total.", "72 clips"),
+        ("The answer is $18 and $20.", "$18 and $20"),
+        ("The answer is because of x", "because of x"),
         ("I answered 5", None),
         ("", None),
     ],
@@ -54,7 +59,12 @@ def test_first_and_last_box_are_told_apart():
         ("1 1/2", Fraction(3, 2), ""),
         (r"2.5 \times 10^{3}", 2500, ""),
         ("10^3", 1000, ""),
-        (r"\$18", 18, ""),
+        (r"\$18", 18, "$"),
+        ("€18", 18, "€"),
+        (r"\text{18 dollars}", 18, "dollar"),
+        (r"0.1\overline{6}", Fraction(1, 6), ""),
+        (r"5\text{ Hours}", 5, "h"),
+        (r"5\text{ ms}", 5, "ms"),
         (r"18\%", 18, "%"),
         ("18 percent", 18, "%"),
         (r"90^{\circ}", 90, "degree"),
@@ -69,7 +79,23 @@ def test_plain_numbers_are_read_exactly(text, value, unit):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "5x", "5xy", "1/0", "1,23", "1.2.3", "2 million", "1 or 2", "5_8", "--5", "9" * 2000]
+    "text",
+    [
+        "",
+        "x",
+        "5x",
+        "5xy",
+        "1/0",
+        "1,23",
+        "0,123",
+        "1.2.3",
+        "2 million",
+        "3 halves",
+        "1 or 2",
+        "5_8",
+        "--5",
+        "9" * 2000,
+    ],
 )
 def test_other_texts_are_no_plain_numbers(text):
     assert plain_number(text) is None

@@ -17,7 +17,9 @@ _PHRASE = re.compile(
 )  # up to the end of the line, or a formula on lines of its own
 _SENTENCE_END = re.compile(r"\.(?=\s|$)")
 _ADVERB = re.compile(r"(?:therefore|thus|then|hence|simply|just)\b[,:]?\s{0,3}", re.IGNORECASE)
-_CLOSED_MATH = re.compile(r"^(\${1,2}|\\\()(.+?)(?:\${1,2}|\\\))", re.DOTALL)
+_REASON = re.compile(r",?\s+(?:because|since|which)\b.*", re.IGNORECASE | re.DOTALL)
+# A dollar before a digit closes no formula: "$18 because she had $20"
+_CLOSED_MATH = re.compile(r"^(\${1,2}|\\\()(.+?)(?:\${1,2}(?!\d)|\\\))", re.DOTALL)
 
 
 def extract(response: str) -> str | None:
@@ -37,4 +39,4 @@ def _trim_phrase(text: str) -> str | None:
         return math.group(2).strip()
     if end := _SENTENCE_END.search(text):
         text = text[: end.start()]
-    return text.strip().strip("*_").strip() or None
+    return _REASON.sub("", text.strip()).strip("*_ ").strip() or None

@@ -13,16 +13,23 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
-from w2sr_jax.grading.normal import clean, is_word, key, plain_number
+from w2sr_jax.grading.normal import clean, is_word, key, plain_number, units_agree
 
 Leaf = Callable[[str, str], bool]
 
 MAX_DEPTH, MAX_ITEMS = 12, 64
 _AND = re.compile(r",?\s*\\text\s*\{[\s,]*(?:and|or)\s*\}\s*|,?\s+(?:and|or)\s+|;")
 _OR = re.compile(r",?\s*\\text\s*\{[\s,]*or\s*\}\s*|,?\s+or\s+|\\(?:cup|lor)(?![A-Za-z])")
+_BOTH = re.compile(
+    r"([A-Za-z])\s*(<|>|\\[lg]e(?![A-Za-z]))([^<>=,]+?)(?:\\text\s*\{\s*and\s*\}|\sand\s)"
+    r"\s*\1\s*(<|>|\\[lg]e(?![A-Za-z]))([^<>=,]+)"
+)
 _SIGNS = re.compile(r"\\([pm])[pm](?![A-Za-z])")
 _RELATION = re.compile(r"(?<![<>!:\\=])=(?!=)|\\in(?![A-Za-z])|\\approx(?![A-Za-z])")
+_ZEROS_GROUP = re.compile(r",0\d")
 _SUBSCRIPT = re.compile(r"_\s*(?:\{[^{}]*\}|\\?[A-Za-z0-9]+)|'")
+_VARIABLE = re.compile(r"[A-Za-z](?:_\{?\w{1,9}\}?)?")
+_LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z]")
 _ARGUMENTS = re.compile(r"\([^()]*\)")
 _BASE = re.compile(r"^(-?[0-9A-Z.]+)_\s*\{?\s*(?:\\text\s*\{[^{}]*\})?\s*(\d+|\\text\{[a-z ]+\})\s*\}?$")
 _TOWER = re.compile(r"(?:\d+(?:\*\*|\^)[({]*-?){3,}\d+")
@@ -40,7 +47,12 @@ def equivalent(given: str, gold: str, leaf: Leaf, depth: int = 0) -> bool:
     given, gold = clean(given), clean(gold)
     if (r"\cup" in given) != (r"\cup" in gold) and (ours := _alternatives(given)) and (theirs := _alternatives(gold)):
         return len(ours) == len(theirs) <= MAX_ITEMS and _sets_equal(ours, theirs, leaf, depth + 1)
-    given_list, gold_list = _split(given), _split(gold)
+    name, sign, number = given.rpartition("=")
+    if sign and "," not in name and plain_number(number) and _is_name([name, number]) and compare_exactly(number, gold):
+        return True  # `x = 10,080` is no list
+    given_list, gold_list = _items(given), _items(gold)
+    if (chain := _between(given)) and not (gold_list and gold_list[0] == ""):
+        return equivalent(chain, gold, leaf, depth + 1)
     if given_list and gold_list:
         return _lists_equal(given_list, gold_list, leaf, depth + 1)
     if (given_list and plain_number(gold)) or (gold_list and plain_number(given)):
@@ -66,11 +78,12 @@ def compare_exactly(given: str, gold: str) -> bool | None:
     1/3 but 3e-8 is not 5e-8. A unit may be missing on one side; two different units differ. 5% agrees with 5 and 0.05.
     """
     one, two = key(given), key(gold)
-    if one == two:
-        return bool(one)
     first, second = plain_number(given), plain_number(gold)
+    same_unit = not (first and second) or units_agree(first.unit, second.unit)
+    if one == two and same_unit:
+        return bool(one)
     if first and second:
-        if first.unit == second.unit or not (first.unit and second.unit):
+        if same_unit:
             values = [(first.value, second.value)]
             if first.unit == "%" and second.unit == "":
                 values.append((first.value / 100, second.value))
@@ -106,6 +119,11 @@ def is_astronomical(text: str) -> bool:
             return True
         exponent = int(number[:9]) ** exponent
     return exponent > 100_000
+
+
+def _items(text: str) -> tuple[str, list[str]] | None:
+    """The parts of a list; `10,080` is none, while `100,200` may be one."""
+    return None if _ZEROS_GROUP.search(text) and plain_number(text) else _split(text)
 
 
 def _split(text: str) -> tuple[str, list[str]] | None:
@@ -147,6 +165,20 @@ def _alternatives(text: str) -> list[str] | None:
     parts = [part.strip() for part in _OR.split(text)]
     whole = all(sum(map(part.count, "([{")) == sum(map(part.count, ")]}")) for part in parts)
     return parts if len(parts) > 1 and whole and all(parts) else None
+
+
+def _between(text: str) -> str | None:
+    """`3<x<5` for `x<5 and x>3`; None for anything else, and for two bounds of one kind."""
+    match = _BOTH.fullmatch(text)
+    if match is None:
+        return None
+    bounds = {sign.lstrip("\\")[0]: (sign, bound.strip()) for sign, bound in (match.group(2, 3), match.group(4, 5))}
+    low = bounds.get(">") or bounds.get("g")
+    high = bounds.get("<") or bounds.get("l")
+    if low is None or high is None:
+        return None
+    below = low[0].replace(">", "<").replace("ge", "le")
+    return f"{low[1]} {below} {match[1]} {high[0]} {high[1]}"
 
 
 def _both_signs(items: list[str]) -> list[str]:
@@ -200,6 +232,8 @@ def _sides(text: str) -> list[str]:
             sides.append(text[start : match.start()].strip())
             start = match.end()
     sides.append(text[start:].strip())
+    if len(sides) == 2 and "=" in text and _VARIABLE.fullmatch(sides[1]) and not _LETTER.search(sides[0]):
+        sides.reverse()  # `5=x`
     return sides if all(sides) else [text]
 
 

@@ -16,7 +16,7 @@ from w2sr_jax.grading.verdict import VERIFIERS, Grade, check_verifier, decide
 
 __all__ = ["GRADER_VERSION", "VERIFIERS", "Grade", "GraderPool", "check_verifier", "grade", "grade_many"]
 
-GRADER_VERSION = f"w2sr-5+math-verify-{importlib.metadata.version('math-verify')}"
+GRADER_VERSION = f"w2sr-6+math-verify-{importlib.metadata.version('math-verify')}"
 
 _shared = GraderPool(workers=1)
 _shared_lock = threading.Lock()

@@ -10,14 +10,24 @@ import logging
 import re
 from typing import Any
 
+from w2sr_jax.grading.normal import is_no_unit, unwrap_text
+
 _BARE_MACROS = re.compile(
     r"(?<![A-Za-z\\])(pi|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|ln|log|exp|theta|alpha|beta)(?![A-Za-z])"
 )
 _INFINITY = re.compile(r"(?<![A-Za-z\\])(?:infinity|inf|oo)(?![A-Za-z])")
 _SQRT = re.compile(r"(?<![A-Za-z\\])sqrt\s*(\((?:[^()]|\([^()]*\))*\))")
+# `2/3\pi` is 2/3 of pi: math-verify divides by all that stands behind the slash. Not in `x^1/2` or `a/2/3`.
+_SLASH = re.compile(r"(?<![\w.})\]^/])(\d+)/(\d+)(?=\s*(?:\\[A-Za-z]|[A-Za-z(]))")
+# math-verify reads `E_1` as the number e with an index, which it cannot, and `I_1` as the imaginary unit
+_INDEXED_CONSTANT = re.compile(r"(?<![\\A-Za-z])([EIe])(?=_)")
 _EXPONENT = re.compile(r"\^(-?\d{2,}|-\d)(?![\d.])")
 _EXPONENT_GROUP = re.compile(r"\^\(((?:[^()]|\([^()]*\))*)\)")
 _SCIENTIFIC = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?\d{1,3})(?![\w.])")
+# Where i counts something, or is a direction: the index of a variable, a sum, a unit vector
+_NO_IMAGINARY = re.compile(
+    r"_\s*(?:i(?![A-Za-z])|\{[^{}]*(?<![\\A-Za-z])i(?![A-Za-z]))|\\(?:sum|prod|mathbf|boldsymbol|vec|hat)(?![A-Za-z])"
+)
 _TEXT = re.compile(r"\\(?:text|mathrm|mbox)\s*\{[^{}]*\}")
 # `\text{ cm}` or `\mathrm{m}/\mathrm{s}^2` after an expression; not the imaginary unit or e in roman type
 _TRAILING_UNIT = re.compile(
@@ -29,11 +39,15 @@ def math_verify_equal(given: str, gold: str) -> bool:
     """Whether math-verify finds the cleaned answers equal, and its rounding did not make them so."""
     from math_verify import verify
 
+    if _magnitude(given) != _magnitude(gold):  # math-verify drops the words: `5\text{ million}` would be 5
+        return False
     ours, theirs = parse(given), parse(gold)
     if not ours or not theirs:
         return False
     if not verify(theirs, ours, strict=True, allow_set_relation_comp=True, timeout_seconds=None):
-        return _symbol_equals(ours[0], theirs[0])
+        if _symbol_equals(ours[0], theirs[0]):
+            return True
+        return not _NO_IMAGINARY.search(given + " " + gold) and _equal_as_complex(ours[0], theirs[0])
     return "%" in given + gold or _close(ours[0], theirs[0])
 
 
@@ -41,7 +55,7 @@ def parse(text: str) -> list[Any]:
     """math-verify's reading: [sympy expression, normalised text], or only the text where it cannot be parsed."""
     from math_verify import parse as parse_math
 
-    # Always inside a box, and never its plain-expression reading, which picks one number out of what it cannot parse.
+    # Always inside a box, and never its other readings, which pick one number out of what they cannot parse.
     return parse_math("\\boxed{" + to_latex(text) + "}", _targets(), parsing_timeout=None)
 
 
@@ -55,7 +69,15 @@ def _targets() -> tuple[Any, ...]:
     normalization = NormalizationConfig(
         basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all", equations=False
     )
-    return (LatexExtractionConfig(normalization_config=normalization),)
+    # Without try_extract_without_anchor=False it takes 2/3 for a whole answer that holds \frac{2}{3}.
+    return (LatexExtractionConfig(normalization_config=normalization, try_extract_without_anchor=False),)
+
+
+def _magnitude(text: str) -> str:
+    """The words at the end of an answer that are no unit but change its value; nothing where there are none."""
+    match = _TRAILING_UNIT.search(text)
+    words = " ".join(unwrap_text(match[0]).split()) if match else ""
+    return words if is_no_unit(words) else ""
 
 
 def to_latex(text: str) -> str:
@@ -73,6 +95,8 @@ def to_latex(text: str) -> str:
     text = _SCIENTIFIC.sub(r"\1 \\times 10^{\2}", text)
     text = _INFINITY.sub(r"\\infty ", text)
     text = _BARE_MACROS.sub(r"\\\1 ", text)
+    text = _INDEXED_CONSTANT.sub(r"\\mathcal{\1}", text)
+    text = _SLASH.sub(r" \\frac{\1}{\2}", text)
     for original in protected:
         text = text.replace("\x00", original, 1)
     return text
@@ -85,6 +109,27 @@ def _symbol_equals(a: Any, b: Any) -> bool:
     if not (isinstance(a, Symbol) or isinstance(b, Symbol)) or not (isinstance(a, Expr) and isinstance(b, Expr)):
         return False
     return simplify(a.doit() - b.doit()) == 0
+
+
+def _equal_as_complex(a: Any, b: Any) -> bool:
+    """Whether they are equal once i, a variable like any other to math-verify, is the imaginary unit."""
+    from sympy import Expr, I, Rational, Symbol, expand, simplify
+
+    if not (isinstance(a, Expr) and isinstance(b, Expr)):
+        return False
+    symbols = a.free_symbols | b.free_symbols
+    if not any(symbol.name == "i" for symbol in symbols):
+        return False
+    # math-verify calls the other variables real in one text and not real in the next
+    named = {s: I if s.name == "i" else Symbol(s.name, real=True) for s in symbols}
+    difference = (a.xreplace(named) - b.xreplace(named)).doit()
+    point = {s: Rational(7 + n, 5) for n, s in enumerate(sorted(difference.free_symbols, key=str))}
+    try:  # most are far apart at one point already, and need no algebra
+        if abs(complex(difference.subs(point).evalf(15))) > 1e-9:
+            return False
+    except (TypeError, ValueError, OverflowError, ZeroDivisionError):
+        return False
+    return bool(simplify(expand(difference, complex=True)) == 0)
 
 
 def _close(a: Any, b: Any) -> bool:

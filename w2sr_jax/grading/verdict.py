@@ -9,7 +9,7 @@ from w2sr_jax.core import gym
 from w2sr_jax.core.errors import UsageError
 from w2sr_jax.grading.answers import extract
 from w2sr_jax.grading.equivalence import compare_exactly, equivalent, is_astronomical
-from w2sr_jax.grading.normal import key
+from w2sr_jax.grading.normal import key, unwrap_text
 
 # math: mathematical equality; choice: the letter of an option; exact: the same text, spacing aside. Beside these
 # gym:TASK:COUNT:SEED:INDEX is reasoning-gym's own scorer of that entry (core/gym.py).
@@ -80,7 +80,8 @@ def _no_leaf(given: str, gold: str) -> bool:
 
 
 def _choice(text: str) -> str:
-    """`(C) 12`, `C) 12`, `C. 12`, `C: 12`, `C.`, `\\text{C}` -> `C`."""
+    """`(C) 12`, `C) 12`, `C. 12`, `C: 12`, `C.`, `\\text{C}`, `\\textbf{(C)} 12` -> `C`."""
+    text = unwrap_text(text)
     labelled = _LABEL.match(text)
     head = key(labelled[0] if labelled else text)
     return head.strip("()").rstrip(".):").upper()
