@@ -22,10 +22,9 @@ from w2sr_jax.learn.losses import MAX_METRICS
 from w2sr_jax.learn.optim import learning_rate, make_optimizer
 from w2sr_jax.learn.pace import settled
 from w2sr_jax.learn.rollout import bucket, pad_rollout
-from w2sr_jax.learn.state import TrainState, abstract_state, init_state, load_model, place_batch, place_rate
+from w2sr_jax.learn.state import TrainState, abstract_state, frozen, init_state, load_model, place_batch, place_rate
 from w2sr_jax.learn.step import RolloutBatch, Step, make_grpo_step, make_logprob_fn
 from w2sr_jax.model import hf
-from w2sr_jax.model.params import is_norm
 
 
 @dataclasses.dataclass(slots=True)
@@ -54,7 +53,7 @@ class Policy:
             config=config,
             mesh=mesh,
             graphdef=graphdef,
-            reference=_frozen(params, train.dtype) if config.loss.kl else None,
+            reference=frozen(params, train.dtype) if config.loss.kl else None,
             state=init_state(params, make_optimizer(config.optimizer), mesh),
             step=make_grpo_step(
                 graphdef,
@@ -154,18 +153,6 @@ class Policy:
         starts = range(0, len(rollout.advantages_B), rows)
         parts = [jax.tree.map(lambda x, i=i: x[i : i + rows], rollout) for i in starts]
         return [place_batch(part, self.mesh) for part in parts]
-
-
-def _frozen(params: Any, dtype: str) -> Any:
-    """A copy, since updates donate the policy's own buffers.
-
-    No update rounds it, so that it need not be finer than what a pass computes in: norms in float32, all else in dtype.
-    """
-
-    def copy(param: nnx.Variable[Any]) -> nnx.Variable[Any]:
-        return param.replace(jnp.array(param.get_value(), None if is_norm(param) else dtype))
-
-    return jax.tree.map(copy, params, is_leaf=lambda x: isinstance(x, nnx.Variable))
 
 
 class _Laps:

@@ -19,6 +19,7 @@ from w2sr_jax.core.stage_config import TrainConfig
 from w2sr_jax.learn.optim import OnHost
 from w2sr_jax.model import hf
 from w2sr_jax.model.decoder import Decoder
+from w2sr_jax.model.params import is_norm
 
 
 @jax.tree_util.register_dataclass
@@ -41,6 +42,18 @@ def load_model(directory: Path, mesh: Mesh | None, train: TrainConfig) -> Decode
         remat=train.remat,
         attention=train.attention,
     )
+
+
+def frozen(params: Any, dtype: str) -> Any:
+    """A reference for GRPO: a copy, since updates donate the policy's own buffers.
+
+    No update rounds it, so that it need not be finer than what a pass computes in: norms in float32, all else in dtype.
+    """
+
+    def copy(param: nnx.Variable[Any]) -> nnx.Variable[Any]:
+        return param.replace(jnp.array(param.get_value(), None if is_norm(param) else dtype))
+
+    return jax.tree.map(copy, params, is_leaf=lambda x: isinstance(x, nnx.Variable))
 
 
 def init_state(params: Any, optimizer: optax.GradientTransformation, mesh: Mesh | None = None) -> TrainState:

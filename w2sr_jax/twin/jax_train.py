@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -19,7 +18,7 @@ from w2sr_jax.core.stage_config import GRPOLossConfig, TrainConfig
 from w2sr_jax.data.pack import Batch
 from w2sr_jax.learn.optim import learning_rate, make_optimizer
 from w2sr_jax.learn.pace import settled
-from w2sr_jax.learn.state import init_state, shard_batch
+from w2sr_jax.learn.state import frozen, init_state, shard_batch
 from w2sr_jax.learn.step import RolloutBatch, make_grpo_step, make_logprob_fn, make_sft_step
 from w2sr_jax.model import hf
 from w2sr_jax.twin.dump import groups, read_arrays, read_batch, without_old_logprobs, write_arrays
@@ -112,15 +111,6 @@ class OldLogprobs(JaxSFT):
             arrays = read_arrays(group)
             old = np.asarray(logprobs(params, self.place(rollout(arrays))))
             write_arrays(group, arrays | {"old_logprobs_BT": old})
-
-
-def frozen(params: Any, dtype: str) -> Any:
-    """The reference: a copy, since the first update takes params over, as fine as that of learn/policy.py."""
-
-    def copy(path: Any, x: jax.Array) -> jax.Array:
-        return jnp.array(x, None if "norm" in jax.tree_util.keystr(path) else dtype)
-
-    return jax.tree_util.tree_map_with_path(copy, params)
 
 
 def rollout(arrays: dict[str, np.ndarray]) -> RolloutBatch:
