@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 
+from tests.engine.models import CONFIG
 from w2sr_jax.core.config import SamplingConfig
 from w2sr_jax.core.cost import StageClock
-from w2sr_jax.core.files import read_jsonl
+from w2sr_jax.core.files import read_jsonl, write_json
 from w2sr_jax.core.records import Problem, Trace
 from w2sr_jax.core.stage_config import DistillConfig
 from w2sr_jax.engine import open as engines
@@ -14,6 +15,7 @@ from w2sr_jax.engine.base import Completion, Sampling
 from w2sr_jax.engine.open import model_name, request_seed, sampling_for, write_traces
 from w2sr_jax.micro.tokenizer import save_tokenizer
 
+MODEL = dataclasses.replace(CONFIG, eos_token_ids=(0,))  # of which only the context and the stop token are asked
 PROBLEMS = [Problem(id=f"p{i}", problem=f"{i}+1=?", answer=str(i + 1)) for i in range(4)]
 
 
@@ -48,6 +50,7 @@ def engine(monkeypatch):
 def ask(tmp_path, engine):
     """ask(problems, **changes) -> (traces, provenance) of WORKDIR/traces.jsonl."""
     save_tokenizer(tmp_path / "model", 64)
+    write_json(tmp_path / "model" / "config.json", MODEL.to_hf())
 
     def asked(problems=PROBLEMS, n=2, prefix="", seed=0):
         config = DistillConfig(model="models/rote", problems="p", response_prefix=prefix)
@@ -63,7 +66,8 @@ def ask(tmp_path, engine):
 @pytest.mark.parametrize(("kind", "charged"), [("jax", ("cpu", 1)), ("vllm", ("rote", 2))])
 def test_vllm_s_devices_are_charged_instead_of_jax_s(tmp_path, engine, kind, charged):
     save_tokenizer(tmp_path / "model", 64)
-    config = DistillConfig(model="m", problems="p", engine=kind)
+    write_json(tmp_path / "model" / "config.json", MODEL.to_hf())
+    config = DistillConfig(model="m", problems="p", engine=kind, sampling=SamplingConfig(max_tokens=9))
     clock = StageClock(tmp_path, "distill")
     write_traces(tmp_path / "t.jsonl", tmp_path / "model", PROBLEMS, config, config.sampling, "plain", clock)
     assert (clock.device_kind, clock.device_count) == charged

@@ -180,7 +180,7 @@ def test_a_truncated_newest_checkpoint_falls_back_to_the_one_before(tmp_path, st
         step, restored, extra = checkpointer.restore_latest(abstract)
         assert (step, extra) == (2, {"step": 2})
         assert_equal(restored, plus(state, 2))
-        assert re.search(r"/3 cannot be read", warnings_logged[0])
+        assert any("/3 cannot be read" in warning for warning in warnings_logged)  # Orbax may say that a save was slow
         assert warnings_logged[-1] == "falling back from checkpoint 3 to 2"
         assert (tmp_path / "3.unreadable").exists()
         checkpointer.save(3, state, {"step": "again"})
