@@ -4,8 +4,8 @@
     w2sr run --config=configs/experiments/micro.py:five --workdir=runs/micro_five   seeds 0 to 4 and their summary
 
 On two cores a seed takes 2 to 7 minutes. Expected, greedy test Pass@1, mean of five seeds (README, "Five seeds"):
-base .168, forced .250, teacher .440, W2SR .513, W2SR-P .722, W2SR-N .458, controls .162 (taught by the Non-Reasoner) and
-.209 (random digits), GRPO .854.
+base .168, forced .250, teacher .440, W2SR .513, W2SR-P .722, W2SR-N .458, controls .162 (taught by the
+Non-Reasoner) and .209 (random digits), GRPO .854.
 
 One to five operations modulo 100. Base models answer directly, and are right about one time in five. They have also
 read worked answers, most of them in a sloppy style that does two operations in one's head: forcing worked mode helps
